@@ -1,0 +1,1 @@
+"""Pure array functions, each named as in the paper it comes from."""

@@ -1,0 +1,173 @@
+"""One-dimensional convolutions, written in the form that XLA runs fastest, with optional weight norm.
+
+Flax's own `nnx.Conv` is not used because on CPU a 1-D convolution runs 1.5-2.5 times faster as a 2-D one with H=1,
+a strided transposed convolution's kernel gradient ~140 times faster in polyphase form, a depthwise one 2-3 times
+faster as shifted multiply-adds, and `nnx.WeightNorm` (flax 0.12.8) never trains its scale.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxtts.nn.functional import weight_normed
+
+Init = Callable[..., jax.Array]
+
+
+def torch_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, fan_in: int) -> jax.Array:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the default that the reference implementations rely on."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Conv1d(nnx.Module):
+    """Convolution over time. Parameters `kernel` [W, I/groups, O] (or `v` and `g` [O] with weight norm), `bias` [O].
+
+    Args:
+        padding: 'same' (odd receptive field, zeros), 'causal', 'valid', or the zeros put on both sides.
+        kernel_init: f(key, shape, dtype); default U(+-1/sqrt(fan in)) as in torch.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: str | int = "same",
+        groups: int = 1,
+        bias: bool = True,
+        weight_norm: bool = False,
+        kernel_init: Init | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.padding = _padding(padding, (kernel_size - 1) * dilation)
+        shape = (kernel_size, in_channels // groups, out_channels)
+        fan_in = kernel_size * in_channels // groups
+        kernel = (
+            kernel_init(rngs.params(), shape, jnp.float32)
+            if kernel_init
+            else torch_uniform(rngs.params(), shape, fan_in=fan_in)
+        )
+        _add_kernel(self, kernel, weight_norm, per_input=False)
+        self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, I] -> [B, T', O], T' = (T + padding - dilation * (W - 1) - 1) // stride + 1."""
+        kernel = effective_kernel(self).astype(x.dtype)
+        depthwise = self.groups == x.shape[-1] == kernel.shape[-1] and self.groups > 1 and self.stride == 1
+        if kernel.shape[0] == 1 and self.stride == 1 and self.groups == 1 and self.padding == (0, 0):
+            y = x @ kernel[0]
+        elif depthwise:
+            y = _depthwise(x, kernel[:, 0], self.dilation, self.padding)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x[:, None],  # [B, 1, T, I]
+                kernel[None],  # [1, W, I/groups, O]
+                window_strides=(1, self.stride),
+                padding=((0, 0), self.padding),
+                rhs_dilation=(1, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )[:, 0]
+        return y if self.bias is None else y + self.bias.astype(x.dtype)
+
+
+class ConvTranspose1d(nnx.Module):
+    """Transposed convolution: pad, a stride-1 convolution to stride * O channels, pixel shuffle.
+
+    Equal to torch's ConvTranspose1d with `kernel` [W, I, O] holding weight[i, o, w] at [w, i, o]. Weight norm as in
+    torch runs per input channel: `v` [W, I, O], `g` [I, 1].
+
+    Args:
+        padding: samples cut from both ends of the full output, as in torch.
+        output_padding: samples added at the right end.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = True,
+        weight_norm: bool = False,
+        kernel_init: Init | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        shape = (kernel_size, in_channels, out_channels)
+        fan_in = kernel_size * out_channels  # torch counts a transposed kernel's output side
+        kernel = (
+            kernel_init(rngs.params(), shape, jnp.float32)
+            if kernel_init
+            else torch_uniform(rngs.params(), shape, fan_in=fan_in)
+        )
+        _add_kernel(self, kernel, weight_norm, per_input=True)
+        self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, I] -> [B, (T - 1) * stride - 2 * padding + W + output_padding, O]."""
+        kernel = effective_kernel(self).astype(x.dtype)
+        width, in_channels, out_channels = kernel.shape
+        stride = self.stride
+        taps = -(-width // stride)
+        # Full output y[t * stride + w] += x[t] k[w]. Phase p of output frame q sums x[q - j] k[j * stride + p].
+        kernel = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
+        kernel = kernel.reshape(taps, stride, in_channels, out_channels)[::-1]
+        kernel = kernel.transpose(0, 2, 1, 3).reshape(taps, in_channels, stride * out_channels)
+        length = (x.shape[1] - 1) * stride - 2 * self.padding + width + self.output_padding
+        frames = -(-(self.padding + length) // stride)
+        y = jax.lax.conv_general_dilated(
+            x[:, None],
+            kernel[None],
+            window_strides=(1, 1),
+            padding=((0, 0), (taps - 1, frames - x.shape[1])),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # [B, 1, frames, stride * O]
+        y = y.reshape(x.shape[0], frames * stride, out_channels)[:, self.padding : self.padding + length]
+        return y if self.bias is None else y + self.bias.astype(x.dtype)
+
+
+def effective_kernel(module: nnx.Module) -> jax.Array:
+    """The kernel a (possibly weight-normed) module convolves with."""
+    return weight_normed(module.v[...], module.g[...]) if hasattr(module, "v") else module.kernel[...]
+
+
+def _add_kernel(module: nnx.Module, kernel: jax.Array, weight_norm: bool, per_input: bool) -> None:
+    if not weight_norm:
+        module.kernel = nnx.Param(kernel)
+        return
+    axes = (0, 2) if per_input else (0, 1)
+    norm = jnp.sqrt(jnp.sum(kernel**2, axis=axes))
+    module.v = nnx.Param(kernel)
+    module.g = nnx.Param(norm[:, None] if per_input else norm)
+
+
+def _padding(padding: str | int, span: int) -> tuple[int, int]:
+    match padding:
+        case "same":
+            return span // 2, span - span // 2
+        case "causal":
+            return span, 0
+        case "valid":
+            return 0, 0
+        case int():
+            return padding, padding
+    raise ValueError(f"padding={padding!r}: use 'same', 'causal', 'valid' or a number of samples")
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, dilation: int, padding: tuple[int, int]) -> jax.Array:
+    x = jnp.pad(x, ((0, 0), padding, (0, 0)))
+    length = x.shape[1] - dilation * (kernel.shape[0] - 1)
+    return sum(x[:, w * dilation : w * dilation + length] * kernel[w] for w in range(kernel.shape[0]))

@@ -1,0 +1,110 @@
+"""The whole interface between Flax NNX, which declares modules, and plain JAX, which transforms them.
+
+A model is split into a hashable structure and nested dicts of arrays keyed by strings ('0', '1', ... for list
+items), so that `jax.jit`, optax, Orbax and safetensors see nothing but dicts.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Tree = dict[str, Any]
+
+
+def split(model: nnx.Module) -> tuple[Any, Tree, Tree]:
+    """Model -> (structure, params, rest); rest holds what is not trained (batch statistics)."""
+    structure, params, rest = nnx.split(model, nnx.Param, ...)
+    return structure, _string_keys(nnx.to_pure_dict(params)), _string_keys(nnx.to_pure_dict(rest))
+
+
+def merge(structure: Any, params: Tree, rest: Tree | None = None) -> Any:
+    """The model again, with these arrays (or tracers) in it."""
+    states = [nnx.State(_int_keys(params))]
+    if rest:
+        states.append(nnx.State(_int_keys(rest)))
+    return nnx.merge(structure, *states)
+
+
+def structure(build: Callable[[], nnx.Module]) -> tuple[Any, Tree, Tree]:
+    """Like `split(build())` with shapes in place of arrays; allocates nothing."""
+    return split(nnx.eval_shape(build))
+
+
+def named(tree: Tree, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts -> {'resblocks.0.conv.kernel': leaf}, sorted by name."""
+    return dict(sorted(_walk(tree, prefix)))
+
+
+def nested(flat: dict[str, Any]) -> Tree:
+    """Inverse of `named`."""
+    tree: Tree = {}
+    for name, leaf in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def count_parameters(tree: Tree) -> int:
+    """Number of scalars in a tree of arrays or shapes."""
+    return sum(int(np.prod(leaf.shape)) for leaf in named(tree).values())
+
+
+def fold_weight_norm(tree: Tree) -> Tree:
+    """Replaces each weight-normed `v`, `g` by the `kernel` it stands for (for inference with `weight_norm=False`)."""
+    if "v" in tree and "g" in tree:
+        rest = {k: x for k, x in tree.items() if k not in ("v", "g")}
+        return rest | {"kernel": weight_normed(tree["v"], tree["g"])}
+    return {k: fold_weight_norm(x) if isinstance(x, dict) else x for k, x in tree.items()}
+
+
+def weight_normed(v: jax.Array, g: jax.Array) -> jax.Array:
+    """kernel = g * v / |v| (arXiv 1602.07868 eq. 2) in float32.
+
+    v ends in [..., in, out]; the norm runs over all axes but the one that g has the length of: out, or, if g is
+    [in, 1] (transposed convolutions, as torch does it), in.
+    """
+    if g.ndim == 2:
+        axes = tuple(a for a in range(v.ndim) if a != v.ndim - 2)
+    else:
+        axes = tuple(range(v.ndim - 1))
+    v = v.astype(jnp.float32)
+    return v * (g / jnp.sqrt(jnp.sum(v * v, axis=axes, keepdims=True)))
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; `key=None` or `rate=0` returns x unchanged."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def split_key(key: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
+    """n keys, or n times None: lets a module pass randomness on without asking whether there is any."""
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+def _walk(tree: Tree, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _walk(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _string_keys(tree: Any) -> Any:
+    return {str(k): _string_keys(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _int_keys(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {int(k) if isinstance(k, str) and k.isdigit() else k: _int_keys(v) for k, v in tree.items()}

@@ -1,0 +1,32 @@
+"""Every model, by name. Importing this imports none of them."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One row of the table that `jaxtts models` prints."""
+
+    module: str
+    kind: str
+    paper: str
+    title: str
+
+
+MODELS: dict[str, Entry] = {
+    "glow_tts": Entry("jaxtts.models.glow_tts", "acoustic", "arXiv 2005.11129", "Glow-TTS"),
+    "hifigan": Entry("jaxtts.models.hifigan", "vocoder", "arXiv 2010.05646", "HiFi-GAN"),
+    "vocos": Entry("jaxtts.models.vocos", "vocoder", "arXiv 2306.00814", "Vocos"),
+}
+
+
+def module(name: str) -> ModuleType:
+    """The model's module, which exports Config, Model and build_task.
+
+    Raises:
+        ValueError: no such model.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model={name!r} is not known; use one of {', '.join(MODELS)}")
+    return import_module(MODELS[name].module)
