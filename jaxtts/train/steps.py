@@ -1,0 +1,149 @@
+"""Training steps as pure functions: one net by a loss, or a generator against a discriminator.
+
+A step whose loss or gradient is not finite changes nothing but the step counter and reports `skipped` = 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtts.train.optim import OptimConfig
+from jaxtts.train.state import Batch, Metrics, TrainState
+
+Loss = Callable[..., tuple[jax.Array, tuple[Metrics, dict[str, Any]]]]
+
+
+def init_state(
+    params: dict[str, Any], optim: dict[str, OptimConfig], rest: dict[str, Any] | None = None
+) -> TrainState:
+    """A fresh state: one optimiser for each net in `optim`, and rest['ema'][net] where its config asks for one."""
+    rest = dict(rest or {})
+    averaged = {net: jax.tree.map(jnp.copy, params[net]) for net, o in optim.items() if o.ema_decay}
+    if averaged:
+        rest["ema"] = averaged
+    opt_state = {net: o.make().init(params[net]) for net, o in optim.items()}
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state)
+
+
+def averaged_params(state: TrainState, net: str) -> Any:
+    """The moving average of a net's parameters where one is kept, else the parameters."""
+    return state.rest.get("ema", {}).get(net, state.params[net])
+
+
+def supervised_step(loss: Loss, optim: OptimConfig, net: str = "model") -> Callable[..., tuple[TrainState, Metrics]]:
+    """The step that minimises `loss(params, rest, batch, key) -> (scalar, (metrics, rest))` over params[net]."""
+    optimizer = optim.make()
+    rate = optim.rate()
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def of(trained):
+            return loss(state.params | {net: trained}, state.rest, batch, key)
+
+        (value, (metrics, rest)), grads = jax.value_and_grad(of, has_aux=True)(state.params[net])
+        norm = optax.global_norm(grads)
+        trained, opt_state = _apply(optimizer, grads, state.opt_state[net], state.params[net])
+        new = TrainState(
+            state.step,
+            state.params | {net: trained},
+            _averaged(rest, net, trained, optim.ema_decay, state.step),
+            state.opt_state | {net: opt_state},
+        )
+        ok = jnp.isfinite(value) & jnp.isfinite(norm)
+        metrics = metrics | {"grad_norm": norm, "learning_rate": rate(state.step), "skipped": 1 - ok.astype(jnp.int32)}
+        return _advance(ok, new, state), metrics
+
+    return step
+
+
+def gan_step(
+    generate: Callable[..., tuple[Any, jax.Array, Metrics]],
+    generator_loss: Callable[..., tuple[jax.Array, Metrics]],
+    discriminator_loss: Loss,
+    optim: dict[str, OptimConfig],
+    *,
+    adversarial_from: int = 0,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The step of a GAN: first the discriminator on the generator's outputs, then the generator through it.
+
+    The generator runs forward once.
+
+    Args:
+        generate: (params_g, rest, batch, key) -> (outputs: pytree of float arrays, other losses, metrics).
+        generator_loss: (params_d, rest, batch, outputs) -> (adversarial and feature losses, metrics).
+        discriminator_loss: (params_d, rest, batch, outputs) -> (loss, (metrics, rest)).
+        optim: configs of 'generator' and 'discriminator'.
+        adversarial_from: until this step only `generate`'s own losses train, and the discriminator rests.
+    """
+    optimizers = {net: o.make() for net, o in optim.items()}
+    rate = optim["generator"].rate()
+
+    def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        params_g, params_d = state.params["generator"], state.params["discriminator"]
+
+        def forward(params):
+            outputs, extra, metrics = generate(params, state.rest, batch, key)
+            return (outputs, extra), metrics
+
+        (outputs, extra), pull, metrics = jax.vjp(forward, params_g, has_aux=True)
+
+        def adversarial(outputs):
+            objective = jax.value_and_grad(discriminator_loss, has_aux=True)
+            (value_d, (metrics_d, rest)), grads_d = objective(params_d, state.rest, batch, outputs)
+            new_d, opt_d = _apply(optimizers["discriminator"], grads_d, state.opt_state["discriminator"], params_d)
+            objective = jax.value_and_grad(generator_loss, argnums=3, has_aux=True)
+            (value_g, metrics_g), cotangent = objective(new_d, rest, batch, outputs)
+            metrics_d = metrics_d | {"grad_norm/discriminator": optax.global_norm(grads_d)}
+            return new_d, opt_d, rest, value_d, value_g, cotangent, metrics_d | metrics_g
+
+        if adversarial_from:
+            shapes = jax.eval_shape(adversarial, outputs)
+
+            def spectral_only(outputs):
+                zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[3:])
+                return params_d, state.opt_state["discriminator"], state.rest, *zeros
+
+            result = jax.lax.cond(state.step >= adversarial_from, adversarial, spectral_only, outputs)
+        else:
+            result = adversarial(outputs)
+        new_d, opt_d, rest, value_d, value_g, cotangent, metrics_a = result
+
+        (grads_g,) = pull((cotangent, jnp.ones_like(extra)))
+        norm = optax.global_norm(grads_g)
+        new_g, opt_g = _apply(optimizers["generator"], grads_g, state.opt_state["generator"], params_g)
+        new = TrainState(
+            state.step,
+            state.params | {"generator": new_g, "discriminator": new_d},
+            _averaged(rest, "generator", new_g, optim["generator"].ema_decay, state.step),
+            state.opt_state | {"generator": opt_g, "discriminator": opt_d},
+        )
+        ok = jnp.isfinite(value_g + value_d + extra) & jnp.isfinite(norm)
+        metrics = metrics | metrics_a | {
+            "grad_norm/generator": norm,
+            "learning_rate": rate(state.step),
+            "skipped": 1 - ok.astype(jnp.int32),
+        }
+        return _advance(ok, new, state), metrics
+
+    return step
+
+
+def _apply(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def _averaged(rest: dict[str, Any], net: str, params: Any, decay: float, step: jax.Array) -> dict[str, Any]:
+    if not decay:
+        return rest
+    count = step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1 + count) / (10 + count))  # the first steps are forgotten sooner
+    old = rest["ema"][net]
+    return rest | {"ema": rest["ema"] | {net: jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, params)}}
+
+
+def _advance(ok: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    kept = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, old)
+    return kept._replace(step=old.step + 1)
