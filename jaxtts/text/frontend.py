@@ -1,0 +1,294 @@
+"""The front end: a text becomes sentences, a sentence becomes tokens, tokens become identities.
+
+Token design of the phoneme front ends `gruut` and `arpabet`: every phoneme is a token; a stress mark is a token of
+its own ahead of its vowel; a space stands between words; `. ? ! , ; :` stay, since prosody hangs on them; every
+sentence ends in `.`, `?` or `!`. The `espeak` and `characters` front ends have one token per character.
+
+Unknown symbols: `FrontEnd.encode` refuses them by name. `FrontEnd.sentences` cuts unspeakable characters out with a
+warning that names each (`strict=True`, for corpora: refuses them); a text with nothing to speak is a ValueError.
+"""
+
+import dataclasses
+import importlib
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+from xml.etree import ElementTree
+
+import numpy as np
+
+from jaxtts.text.normalise import normalise
+from jaxtts.text.symbols import CHARACTERS, GLOW_TTS, GRUUT_EN_US, IPA_TO_ARPABET, SPACE, STRESS, TERMINAL, VITS
+
+DEFAULT_SYMBOLS = {"gruut": GRUUT_EN_US, "arpabet": GLOW_TTS, "espeak": VITS, "characters": CHARACTERS}
+_SSML_ELEMENTS = {"speak", "p", "s", "w", "token", "sub", "say-as", "phoneme", "break"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """How a model wants its text; stored with the checkpoint.
+
+    Attributes:
+        frontend: `gruut`, `arpabet` (gruut's phonemes in the Glow-TTS inventory), `espeak` or `characters`.
+        language: language of the text, `en-us`.
+        symbols: the inventory in the order of the embedding table; empty takes the front end's own. Of a symbol
+            that stands twice the last place counts, as in the reference implementations.
+        blank: symbol put between, before and after all tokens (Glow-TTS and VITS, `intersperse`), or None.
+        bos: symbol put first, or None.
+        eos: symbol put last, or None.
+        lowercase: characters front end: lower-case the text.
+    """
+
+    frontend: str = "gruut"
+    language: str = "en-us"
+    symbols: tuple[str, ...] = ()
+    blank: str | None = None
+    bos: str | None = None
+    eos: str | None = None
+    lowercase: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frontend not in DEFAULT_SYMBOLS:
+            raise ValueError(f"frontend is {self.frontend!r}: take one of {', '.join(DEFAULT_SYMBOLS)}")
+        object.__setattr__(self, "symbols", tuple(self.symbols) or DEFAULT_SYMBOLS[self.frontend])
+        for name in ("blank", "bos", "eos"):
+            symbol = getattr(self, name)
+            if symbol is not None and symbol not in self.symbols:
+                raise ValueError(f"{name} is {symbol!r}, which is not among the {len(self.symbols)} symbols: add it")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return dataclasses.asdict(self) | {"symbols": list(self.symbols)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "TextSpec":
+        """Inverse of `to_dict`. Raises ValueError on a field it does not know."""
+        if unknown := set(fields) - {f.name for f in dataclasses.fields(cls)}:
+            raise ValueError(f"text spec has unknown fields {sorted(unknown)}: it was written by a newer version")
+        return cls(**{**fields, "symbols": tuple(fields.get("symbols", ()))})
+
+
+class Word(NamedTuple):
+    """A spoken word: its spelling, its phonemes, the punctuation and the pause in seconds behind it."""
+
+    text: str
+    phonemes: tuple[str, ...]
+    mark: str = ""
+    pause: float = 0.0
+
+
+class Sentence(NamedTuple):
+    """A sentence ready to encode.
+
+    Attributes:
+        text: the words as spoken, numbers and abbreviations written out.
+        tokens: symbols of the inventory.
+        pause: seconds of silence asked for behind it (SSML `<break>`), beyond the model's own.
+    """
+
+    text: str
+    tokens: list[str]
+    pause: float = 0.0
+
+
+class Backend(Protocol):
+    """What a front end needs: clean text (or checked SSML) to sentences."""
+
+    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]: ...
+
+
+def build(spec: TextSpec) -> "FrontEnd":
+    """Builds the front end that a `TextSpec` describes; libraries are loaded at the first sentence."""
+    return FrontEnd(spec)
+
+
+class FrontEnd:
+    """Text to identities, as `spec` says."""
+
+    def __init__(self, spec: TextSpec):
+        self.spec = spec
+        self._ids = {symbol: i for i, symbol in enumerate(spec.symbols)}
+        self._loaded: Backend | None = None
+
+    @property
+    def _backend(self) -> Backend:
+        if self._loaded is None:
+            if self.spec.frontend == "characters":
+                self._loaded = _Characters(self.spec)
+            else:
+                name = "espeak" if self.spec.frontend == "espeak" else "gruut"
+                self._loaded = importlib.import_module(f"jaxtts.text.{name}_backend").Phonemizer(self.spec.language)
+        return self._loaded
+
+    def sentences(self, text: str, strict: bool = False) -> list[Sentence]:
+        """Splits a text into sentences of tokens.
+
+        Args:
+            text: plain text, or SSML if it begins with `<speak`.
+            strict: refuse unspeakable characters instead of leaving them out with a warning.
+
+        Returns:
+            At least one sentence.
+
+        Raises:
+            ValueError: nothing to speak, broken SSML, or (strict) unspeakable characters.
+        """
+        ssml = text.lstrip().startswith("<speak")
+        clean, unknown = (self._clean_ssml if ssml else self._clean)(text)
+        if unknown:
+            names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
+            if strict:
+                raise ValueError(f"cannot speak {names} in {_excerpt(text)}: remove or replace them")
+            warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=2)
+        spoken = list(self._backend(clean, ssml)) if clean else []
+        if self.spec.frontend == "arpabet":
+            spoken = [s._replace(tokens=_to_arpabet(s.tokens)) for s in spoken]
+        if not any(map(_speakable, spoken)):
+            raise ValueError(f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
+        return [s for s in spoken if _speakable(s)]
+
+    def phonemize(self, text: str, strict: bool = False) -> list[list[str]]:
+        """The tokens of each sentence of a text; see `sentences`."""
+        return [s.tokens for s in self.sentences(text, strict)]
+
+    def encode(self, tokens: Sequence[str]) -> np.ndarray:
+        """Tokens to identities, blanks and ends added as the spec says.
+
+        Returns:
+            ids [S] int32.
+
+        Raises:
+            ValueError: tokens outside the inventory, all listed with their places.
+        """
+        if unknown := [(i, t) for i, t in enumerate(tokens) if t not in self._ids]:
+            places = ", ".join(f"{t!r} at {i}" for i, t in unknown[:20])
+            raise ValueError(f"symbols {places} are not among the {len(self._ids)} of this model: "
+                             f"give text in {self.spec.language!r} or a model that has them")
+        ids = [self._ids[t] for t in tokens]
+        if self.spec.blank is not None:
+            ids, inner = [self._ids[self.spec.blank]] * (2 * len(ids) + 1), ids
+            ids[1::2] = inner
+        ends = [[] if s is None else [self._ids[s]] for s in (self.spec.bos, self.spec.eos)]
+        return np.array(ends[0] + ids + ends[1], np.int32)
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Identities to tokens, without blanks and ends."""
+        extra = {self.spec.blank, self.spec.bos, self.spec.eos}
+        return [s for s in (self.spec.symbols[int(i)] for i in ids) if s not in extra]
+
+    def _clean(self, text: str) -> tuple[str, list[str]]:
+        clean, unknown = normalise(text, self.spec.language)
+        if self.spec.frontend == "characters":
+            clean = clean.lower() if self.spec.lowercase else clean
+            missing = dict.fromkeys(c for c in clean if c not in self._ids and c != "\n")
+            unknown += missing
+            clean = clean.translate({ord(c): " " for c in missing})
+        return clean, unknown
+
+    def _clean_ssml(self, text: str) -> tuple[str, list[str]]:
+        """Checks the elements of SSML and cleans the text between them."""
+        try:
+            root = ElementTree.fromstring(text.strip())
+        except (ElementTree.ParseError, ValueError) as error:
+            raise ValueError(f"broken SSML in {_excerpt(text)}: {error}") from error
+        unknown: dict[str, None] = {}
+
+        def clean(part: str | None) -> str:
+            if part is None or not part.strip():
+                return part or ""
+            spoken, missing = self._clean(part)
+            unknown.update(dict.fromkeys(missing))
+            before, after = (" " if part[i].isspace() else "" for i in (0, -1))
+            return before + spoken + after
+
+        for element in root.iter():
+            name = str(element.tag).rpartition("}")[2]
+            if name not in _SSML_ELEMENTS:
+                raise ValueError(f"SSML element <{name}> is not supported: take {', '.join(sorted(_SSML_ELEMENTS))}")
+            element.tag = name
+            for attribute in list(element.attrib):
+                if attribute.endswith("}lang") and element.attrib.pop(attribute)[:2].lower() != self.spec.language[:2]:
+                    raise ValueError(f"SSML asks for another language than this voice's {self.spec.language!r}")
+            element.text, element.tail = clean(element.text), clean(element.tail)
+        plain = "".join(root.itertext()).strip()
+        if self.spec.frontend in ("gruut", "arpabet") and plain:
+            return ElementTree.tostring(root, encoding="unicode"), list(unknown)
+        return plain, list(unknown)
+
+
+class _Characters:
+    """The front end that needs nothing: a token is a character."""
+
+    def __init__(self, spec: TextSpec):
+        self.spec = spec
+
+    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
+        for sentence in split_sentences(text):
+            yield Sentence(sentence, list(sentence))
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cuts a text behind `.`, `?` or `!` (with closing quotes) and at empty lines."""
+    pieces = re.split(r"\n\s*\n|(?<=[.?!])\s+|(?<=[.?!]['\")])\s+", text)
+    return [" ".join(p.split()) for p in pieces if p.strip()]
+
+
+def assemble(words: Iterable[Word]) -> Iterable[Sentence]:
+    """Words to sentences: stress marks split off, spaces between, a full stop where no mark ends it."""
+    words = list(words)
+    while words:
+        cut = next((i + 1 for i, w in enumerate(words) if w.pause), len(words))
+        head, words = words[:cut], words[cut:]
+        tokens: list[str] = []
+        for word in head:
+            tokens += [SPACE] if tokens else []
+            for phoneme in word.phonemes:
+                tokens += [phoneme[0], phoneme[1:]] if phoneme[0] in STRESS else [phoneme]
+            tokens += [word.mark] if word.mark else []
+        if tokens and tokens[-1] not in TERMINAL:
+            tokens = tokens[:-1] if tokens[-1] in (",", ";", ":") else tokens
+            tokens.append(".")
+        yield Sentence(" ".join(w.text + w.mark for w in head), tokens, head[-1].pause)
+
+
+def split_long(tokens: Sequence[str], max_tokens: int) -> list[list[str]]:
+    """Cuts tokens into pieces of at most `max_tokens`: behind a comma if there is one, else at a word, else anywhere.
+
+    Nothing but the space at a cut is left out. Blanks and ends, which `encode` adds, are not counted.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens is {max_tokens}: take at least 1")
+    tokens, pieces = list(tokens), []
+    while len(tokens) > max_tokens:
+        window = tokens[:max_tokens + 1]
+        marks = [i + 1 for i, t in enumerate(window[:-1]) if t in (",", ";", ":", *TERMINAL) and i >= max_tokens // 3]
+        spaces = [i for i, t in enumerate(window) if t == SPACE and i]
+        cut = (marks or spaces or [max_tokens])[-1]
+        pieces.append(tokens[:cut])
+        tokens = tokens[cut + 1:] if tokens[cut] == SPACE else tokens[cut:]
+    return [*pieces, tokens] if tokens else pieces
+
+
+def _to_arpabet(tokens: Iterable[str]) -> list[str]:
+    """gruut's tokens to Glow-TTS's: `@` and an ARPAbet symbol, stress as a digit behind the vowel."""
+    result, stress = [], "0"
+    for token in tokens:
+        if token in STRESS:
+            stress = str(1 + STRESS.index(token))
+        elif token in IPA_TO_ARPABET:
+            symbol = IPA_TO_ARPABET[token]
+            vowel = symbol[0] in "AEIOU"
+            result.append("@" + symbol + (stress if vowel else ""))
+            stress = "0" if vowel else stress
+        else:
+            result.append(token)
+    return result
+
+
+def _speakable(sentence: Sentence) -> bool:
+    return any(t[-1].isalnum() for t in sentence.tokens)
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
