@@ -16,9 +16,7 @@ from jaxtts.train.state import Batch, Metrics, TrainState
 Loss = Callable[..., tuple[jax.Array, tuple[Metrics, dict[str, Any]]]]
 
 
-def init_state(
-    params: dict[str, Any], optim: dict[str, OptimConfig], rest: dict[str, Any] | None = None
-) -> TrainState:
+def init_state(params: dict[str, Any], optim: dict[str, OptimConfig], rest: dict[str, Any] | None = None) -> TrainState:
     """A fresh state: one optimiser for each net in `optim`, and rest['ema'][net] where its config asks for one."""
     rest = dict(rest or {})
     averaged = {net: jax.tree.map(jnp.copy, params[net]) for net, o in optim.items() if o.ema_decay}
@@ -120,11 +118,15 @@ def gan_step(
             state.opt_state | {"generator": opt_g, "discriminator": opt_d},
         )
         ok = jnp.isfinite(value_g + value_d + extra) & jnp.isfinite(norm)
-        metrics = metrics | metrics_a | {
-            "grad_norm/generator": norm,
-            "learning_rate": rate(state.step),
-            "skipped": 1 - ok.astype(jnp.int32),
-        }
+        metrics = (
+            metrics
+            | metrics_a
+            | {
+                "grad_norm/generator": norm,
+                "learning_rate": rate(state.step),
+                "skipped": 1 - ok.astype(jnp.int32),
+            }
+        )
         return _advance(ok, new, state), metrics
 
     return step
