@@ -1,0 +1,185 @@
+"""Putting the weights of a reference implementation under our names, loudly.
+
+A model's `convert.py` is a list of rules. The first rule whose pattern matches a source name in full decides: it gives
+our name and the change of layout, or drops the tensor on purpose (`name=None`). `layer` writes the rules of one kind
+of layer (plain and both spellings of weight norm) from the names of the modules alone:
+
+    RULES = [
+        *layer(r"(conv_pre|conv_post|resblocks\\.\\d+\\.convs[12]\\.\\d+)", r"\\1", "conv"),
+        *layer(r"(ups\\.\\d+)", r"\\1", "conv_transpose"),
+    ]
+    params = load_into(named(model_params), read_weights(path), RULES)
+
+PyTorch keeps [O, I, W] (transposed convolutions [I, O, W]), we keep [W, I, O]. Weight norm is w = g * v / ||v||, the
+norm over all axes but PyTorch's first, which is the output channel, and the input channel of a transposed convolution.
+Where one side has weight norm and the other has not, the weight is folded, or split into v = w and g = ||w||.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+TRANSFORMS: dict[str, Transform] = {
+    "conv": lambda w: np.transpose(w, (2, 1, 0)),  # [O, I, W] -> [W, I, O]
+    "conv_transpose": lambda w: np.transpose(w, (2, 0, 1)),  # [I, O, W] -> [W, I, O]
+    "conv2d": lambda w: np.transpose(w, (2, 3, 1, 0)),  # [O, I, H, W] -> [H, W, I, O]
+    "linear": np.transpose,  # [O, I] -> [I, O]
+    "flat": np.ravel,  # [O, 1, 1] -> [O]
+}
+_WEIGHT_NORM = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+
+
+class Rule(NamedTuple):
+    """What becomes of the source names that match a pattern.
+
+    Attributes:
+        pattern: regular expression, matched against the whole name.
+        name: our name, with `\\1` for the pattern's groups; or a function of the match; None drops the tensor.
+        transform: a key of `TRANSFORMS` or a function of the array; None keeps it.
+    """
+
+    pattern: str
+    name: str | Callable[[re.Match[str]], str] | None
+    transform: str | Transform | None = None
+
+
+def layer(pattern: str, name: str, kind: str) -> list[Rule]:
+    """The rules of the layers whose module names match `pattern`.
+
+    Args:
+        pattern: regular expression of the reference's module names, without the parameter.
+        name: our module name, with `\\1` for groups.
+        kind: 'conv', 'conv_transpose', 'conv2d', 'linear' (kernel, or v and g; bias), 'norm' (scale, bias) or
+            'embedding'.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if kind in ("norm", "embedding"):
+        ours = {"norm": "scale", "embedding": "embedding"}[kind]
+        return [Rule(rf"{pattern}\.weight", f"{name}.{ours}"), Rule(rf"{pattern}\.bias", f"{name}.bias")]
+    if kind not in TRANSFORMS or kind == "flat":
+        raise ValueError(f"kind={kind!r}: expected conv, conv_transpose, conv2d, linear, norm or embedding")
+    g, v = (rf"{pattern}\.(?:{'|'.join(map(re.escape, names))})" for names in zip(*_WEIGHT_NORM))
+    return [
+        Rule(rf"{pattern}\.weight", f"{name}.kernel", kind),
+        Rule(v, f"{name}.v", kind),
+        Rule(g, f"{name}.g", "flat"),
+        Rule(rf"{pattern}\.bias", f"{name}.bias"),
+    ]
+
+
+def _norm(v: np.ndarray) -> np.ndarray:
+    """Norm over all axes but the first, which stay with length 1, in float64."""
+    return np.sqrt(np.sum(np.square(v, dtype=np.float64), axis=tuple(range(1, v.ndim)), keepdims=True))
+
+
+def fold_weight_norm(tensors: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Replaces both spellings of PyTorch's weight norm by the plain `weight` = g * v / ||v||.
+
+    Args:
+        tensors: PyTorch names and layouts.
+        names: the modules to fold; None folds all. Spectral norm (`weight_orig`, and a `weight_v` without
+            `weight_g`) stays.
+
+    Returns:
+        A new dict.
+    """
+    only = None if names is None else set(names)
+    folded = dict(tensors)
+    for name in tensors:
+        for g, v in _WEIGHT_NORM:
+            module = name.removesuffix(g)
+            if name.endswith("." + g) and module + v in folded and (only is None or module[:-1] in only):
+                scale, direction = folded.pop(name), folded.pop(module + v)
+                folded[module + "weight"] = (scale * (direction / _norm(direction))).astype(direction.dtype)
+    return folded
+
+
+def _rename(name: str, rules: Iterable[Rule]) -> tuple[str | None, Rule | None]:
+    for rule in rules:
+        if match := re.fullmatch(rule.pattern, name):
+            if rule.name is None:
+                return None, rule
+            return (rule.name(match) if callable(rule.name) else match.expand(rule.name)), rule
+    return None, None
+
+
+def _match_weight_norm(
+    target: Mapping[str, Any], source: Mapping[str, np.ndarray], rules: list[Rule]
+) -> dict[str, np.ndarray]:
+    """The source with weight norm folded where the target has none, and split where only the target has it."""
+    fold, split = [], []
+    for name in source:
+        ours = _rename(name, rules)[0] or ""
+        stem, _, leaf = ours.rpartition(".")
+        if leaf == "v" and ours not in target and f"{stem}.kernel" in target:
+            fold += [name.removesuffix("." + v) for _, v in _WEIGHT_NORM if name.endswith("." + v)]
+        elif leaf == "kernel" and ours not in target and {f"{stem}.v", f"{stem}.g"} <= set(target):
+            split.append(name)
+    result = fold_weight_norm(source, fold) if fold else dict(source)
+    for name in split:
+        weight = result.pop(name)
+        result[f"{name}_g"], result[f"{name}_v"] = _norm(weight).astype(weight.dtype), weight
+    return result
+
+
+def _kind(dtype: Any) -> str:
+    return "integer" if np.issubdtype(dtype, np.integer) or dtype == np.bool_ else "float"
+
+
+def load_into(
+    target: Mapping[str, Any], source: Mapping[str, np.ndarray], rules: Iterable[Rule]
+) -> dict[str, np.ndarray]:
+    """Gives every parameter of a model its array from a reference checkpoint, or refuses.
+
+    Args:
+        target: our dotted name -> anything with shape and dtype (arrays, `jax.ShapeDtypeStruct`).
+        source: the reference's name -> array.
+        rules: first match wins.
+
+    Returns:
+        The names of the target, in its order, with arrays of its shapes and dtypes.
+
+    Raises:
+        ValueError: one message with every missing, unexpected, doubled and misshapen name.
+    """
+    rules = list(rules)
+    found: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
+    problems: dict[str, list[str]] = {"missing": [], "unexpected": [], "given twice": [], "misshapen": []}
+    for name, array in _match_weight_norm(target, source, rules).items():
+        ours, rule = _rename(name, rules)
+        if rule is not None and ours is None:
+            continue
+        if rule is None or ours is None or ours not in target:
+            arrow = f" (as {ours})" if ours else ""
+            problems["unexpected"].append(f"{name}{arrow} {list(array.shape)}")
+            continue
+        if ours in origin:
+            problems["given twice"].append(f"{ours} by {origin[ours]} and {name}")
+            continue
+        origin[ours] = name
+        expected = target[ours]
+        transform = TRANSFORMS[rule.transform] if isinstance(rule.transform, str) else rule.transform
+        try:
+            changed = array if transform is None else transform(array)
+        except ValueError:  # another number of axes
+            changed = None
+        if changed is None or changed.shape != tuple(expected.shape):
+            shape = list(array.shape) if changed is None else list(changed.shape)
+            problems["misshapen"].append(f"{ours} expected {list(expected.shape)}, found {shape} in {name}")
+        elif _kind(expected.dtype) != _kind(changed.dtype):
+            problems["misshapen"].append(f"{ours} expected {expected.dtype}, found {changed.dtype} in {name}")
+        else:
+            found[ours] = np.asarray(changed, dtype=expected.dtype, order="C")
+    problems["missing"] = [f"{name} {list(target[name].shape)}" for name in target if name not in origin]
+    if any(problems.values()):
+        counts = ", ".join(f"{len(names)} {what}" for what, names in problems.items() if names)
+        lines = [f"  {what}: {name}" for what, names in problems.items() for name in names]
+        raise ValueError("\n".join([f"the weights do not fit the model: {counts}", *lines]))
+    return {name: found[name] for name in target}
