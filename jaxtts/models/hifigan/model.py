@@ -1,0 +1,199 @@
+"""HiFi-GAN's generator: transposed convolutions, each followed by residual blocks of several receptive fields.
+
+Paper: Kong et al. 2020, arXiv 2010.05646. Reference matched: jik876/hifi-gan `models.py`, to the number: the residual
+blocks of a stage are averaged, and the last leaky ReLU has slope 0.01. Differences: with `lengths`, samples behind an
+utterance's end are kept at zero in every layer, so a batch gives what each utterance gives alone; the reference's
+N(0, 0.01) initialisation, which weight norm undoes there, is the plain uniform one here.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxtts.audio.spec import MelSpec, mel_spec
+from jaxtts.models.hifigan.discriminators import GanConfig
+from jaxtts.nn.conv import Conv1d, ConvTranspose1d
+from jaxtts.nn.masking import masked_fill, sequence_mask
+
+SLOPE = 0.1
+FINAL_SLOPE = 0.01
+
+
+@dataclass(frozen=True)
+class Config:
+    """Table 5 of the paper; defaults: V1.
+
+    Attributes:
+        mel: what it reads; the product of `upsample_rates` is its hop.
+        resblock: 1 (pairs of a dilated and a plain convolution) or 2 (dilated ones).
+        upsample_rates, upsample_kernel_sizes: of the transposed convolutions, one per stage.
+        upsample_channels: channels before the first stage; each stage halves them.
+        resblock_kernel_sizes, resblock_dilations: of the residual blocks, the same at every stage.
+        weight_norm: False for inference with folded kernels (`nn.functional.fold_weight_norm`).
+        gan: how it is trained.
+    """
+
+    mel: MelSpec = mel_spec("hifigan")
+    resblock: int = 1
+    upsample_rates: tuple[int, ...] = (8, 8, 2, 2)
+    upsample_kernel_sizes: tuple[int, ...] = (16, 16, 4, 4)
+    upsample_channels: int = 512
+    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
+    resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    weight_norm: bool = True
+    gan: GanConfig = field(default=GanConfig())
+
+    def __post_init__(self):
+        if self.resblock not in (1, 2):
+            raise ValueError(f"resblock={self.resblock!r} must be 1 or 2")
+        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
+            raise ValueError("upsample_rates and upsample_kernel_sizes must have the same length")
+        if any((k - r) % 2 or k < r for r, k in zip(self.upsample_rates, self.upsample_kernel_sizes)):
+            raise ValueError(
+                f"upsample_kernel_sizes={self.upsample_kernel_sizes} must exceed upsample_rates={self.upsample_rates} "
+                "by even numbers"
+            )
+        if len(self.resblock_kernel_sizes) != len(self.resblock_dilations):
+            raise ValueError("resblock_kernel_sizes and resblock_dilations must have the same length")
+        if self.upsample_channels % 2 ** len(self.upsample_rates):
+            raise ValueError(f"upsample_channels={self.upsample_channels} must halve at each of the stages")
+        if self.hop_length != self.mel.hop_length:
+            raise ValueError(f"upsample_rates={self.upsample_rates} must multiply to the hop {self.mel.hop_length}")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+        hop = 1
+        for rate in self.upsample_rates:
+            hop *= rate
+        return hop
+
+    @classmethod
+    def v1(cls) -> "Config":
+        """13.9 M parameters, the best quality."""
+        return cls()
+
+    @classmethod
+    def v2(cls) -> "Config":
+        """V1 with a quarter of the channels, 0.93 M parameters."""
+        return cls(upsample_channels=128)
+
+    @classmethod
+    def v3(cls) -> "Config":
+        """Fewer and simpler blocks, 1.46 M parameters."""
+        return cls(
+            resblock=2,
+            upsample_rates=(8, 8, 4),
+            upsample_kernel_sizes=(16, 16, 8),
+            upsample_channels=256,
+            resblock_kernel_sizes=(3, 5, 7),
+            resblock_dilations=((1, 2), (2, 6), (3, 12)),
+        )
+
+    @classmethod
+    def tiny(cls) -> "Config":
+        """For tests."""
+        gan = GanConfig(
+            periods=(2, 3), period_channels=(4, 4, 4), num_scales=2, scale_channels=(4, 4, 4, 4, 4, 4, 4),
+            scale_groups=(1, 2, 2, 2, 2, 2, 1), stft_resolutions=((64, 16, 64), (32, 8, 32)),
+        )  # fmt: skip
+        return cls(
+            mel=MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9),
+            upsample_rates=(4, 4),
+            upsample_kernel_sizes=(8, 8),
+            upsample_channels=16,
+            resblock_kernel_sizes=(3, 5),
+            resblock_dilations=((1, 3), (1, 3)),
+            gan=gan,
+        )
+
+    def folded(self) -> "Config":
+        """The same without weight norm."""
+        return replace(self, weight_norm=False)
+
+
+class Generator(nnx.Module):
+    """Mel -> wave (section 2.2)."""
+
+    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+        self.config = config
+        channels = [config.upsample_channels // 2**n for n in range(len(config.upsample_rates) + 1)]
+        norm = config.weight_norm
+        self.conv_pre = Conv1d(config.mel.num_bins, channels[0], 7, weight_norm=norm, rngs=rngs)
+        self.ups = nnx.List(
+            [
+                ConvTranspose1d(i, o, k, rate, padding=(k - rate) // 2, weight_norm=norm, rngs=rngs)
+                for i, o, k, rate in zip(channels, channels[1:], config.upsample_kernel_sizes, config.upsample_rates)
+            ]
+        )
+        block = ResBlock1 if config.resblock == 1 else ResBlock2
+        self.resblocks = nnx.List(
+            [
+                block(c, k, dilations, norm, rngs=rngs)
+                for c in channels[1:]
+                for k, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilations)
+            ]
+        )
+        self.conv_post = Conv1d(channels[-1], 1, 7, weight_norm=norm, rngs=rngs)
+
+    def __call__(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """[B, T, M] (and frames [B]) -> wave [B, T * hop] in [-1, 1], zero behind the lengths."""
+        return self.stages(mel, lengths)["wave"]
+
+    def stages(self, mel: jax.Array, lengths: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Every stage by name: 'conv_pre', 'ups.N', 'resblocks.N' (each [B, T', C]) and 'wave' [B, T * hop]."""
+        config, found = self.config, {}
+        mask = None if lengths is None else sequence_mask(lengths, mel.shape[1])  # [B, T]
+        x = found["conv_pre"] = self.conv_pre(_masked(mel, mask))
+        count = len(config.resblock_kernel_sizes)
+        for n, (up, rate) in enumerate(zip(self.ups, config.upsample_rates)):
+            x = found[f"ups.{n}"] = up(_masked(jax.nn.leaky_relu(x, SLOPE), mask))  # [B, T * rate, C / 2]
+            mask = None if mask is None else jnp.repeat(mask, rate, axis=1)
+            blocks = range(n * count, (n + 1) * count)
+            found |= {f"resblocks.{b}": self.resblocks[b](x, mask) for b in blocks}
+            x = sum(found[f"resblocks.{b}"] for b in blocks) / count
+        wave = jnp.tanh(self.conv_post(_masked(jax.nn.leaky_relu(x, FINAL_SLOPE), mask)))
+        return found | {"wave": _masked(wave, mask)[..., 0]}
+
+    def infer(self, mel: jax.Array, lengths: jax.Array | None = None, *, key: jax.Array | None = None) -> jax.Array:
+        """Mel [B, T, M] -> wave [B, T * hop]. Deterministic: `key` is not used."""
+        return self(mel, lengths)
+
+
+class ResBlock1(nnx.Module):
+    """Pairs of a dilated and a plain convolution, each pair with its residual."""
+
+    def __init__(self, channels: int, width: int, dilations: tuple[int, ...], weight_norm: bool, *, rngs: nnx.Rngs):
+        def conv(dilation: int) -> Conv1d:
+            return Conv1d(channels, channels, width, dilation=dilation, weight_norm=weight_norm, rngs=rngs)
+
+        self.convs1 = nnx.List([conv(d) for d in dilations])
+        self.convs2 = nnx.List([conv(1) for _ in dilations])
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """[B, T, C] -> [B, T, C]."""
+        for dilated, plain in zip(self.convs1, self.convs2):
+            y = dilated(_masked(jax.nn.leaky_relu(x, SLOPE), mask))
+            x = x + plain(_masked(jax.nn.leaky_relu(y, SLOPE), mask))
+        return x
+
+
+class ResBlock2(nnx.Module):
+    """Dilated convolutions, each with its residual."""
+
+    def __init__(self, channels: int, width: int, dilations: tuple[int, ...], weight_norm: bool, *, rngs: nnx.Rngs):
+        self.convs = nnx.List(
+            [Conv1d(channels, channels, width, dilation=d, weight_norm=weight_norm, rngs=rngs) for d in dilations]
+        )
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """[B, T, C] -> [B, T, C]."""
+        for conv in self.convs:
+            x = x + conv(_masked(jax.nn.leaky_relu(x, SLOPE), mask))
+        return x
+
+
+def _masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    return x if mask is None else masked_fill(x, mask)

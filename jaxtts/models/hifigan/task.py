@@ -1,0 +1,143 @@
+"""Adversarial training of a vocoder: HiFi-GAN (arXiv 2010.05646, section 2.4), and what Vocos shares with it.
+
+Reference matched: jik876/hifi-gan `train.py`. The discriminators step first, then the generator through the updated
+ones; AdamW (0.8, 0.99), weight decay 0.01, learning rate 2e-4 times 0.999 every epoch (`default_optim`). Differences:
+the generator runs forward once per step (the reference the same), spectral norms iterate once per step (the reference
+four times), real and generated waves pass the discriminators' own step as one batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxtts.audio.spec import MelSpec
+from jaxtts.audio.stft import mel_spectrogram
+from jaxtts.losses.gan import discriminator_losses, feature_losses, generator_losses
+from jaxtts.losses.spectral import mel_l1, multi_resolution_stft
+from jaxtts.models.hifigan.discriminators import Discriminators, GanConfig, power_iteration
+from jaxtts.models.hifigan.model import Config, Generator
+from jaxtts.nn import functional
+from jaxtts.train.optim import OptimConfig
+from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
+from jaxtts.train.steps import averaged_params, gan_step, init_state
+
+
+class VocoderConfig(Protocol):
+    """What `vocoder_task` reads of a configuration."""
+
+    @property
+    def mel(self) -> MelSpec: ...
+
+    @property
+    def gan(self) -> GanConfig: ...
+
+
+def default_optim(steps_per_epoch: int = 1000) -> OptimConfig:
+    """The paper's optimiser, for both nets (section 3.1)."""
+    return OptimConfig(
+        "adamw", 2e-4, "exponential", decay_rate=0.999, decay_steps=steps_per_epoch, b1=0.8, b2=0.99, weight_decay=0.01
+    )
+
+
+def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig]) -> Task:
+    """Trains the generator and the discriminators; batches as in `vocoder_task`."""
+    return vocoder_task(lambda rngs: Generator(config, rngs=rngs), config, optim)
+
+
+def vocoder_task(
+    build: Callable[[nnx.Rngs], Any], config: VocoderConfig, optim: OptimConfig | dict[str, OptimConfig]
+) -> Task:
+    """Trains any mel-to-wave module, called as module(mel [B, T, M]) -> wave [B, T * hop], by `config.gan`.
+
+    A batch holds 'wave' [B, N], N a multiple of the hop, and, to fine-tune on predicted mels, 'mel' [B, N / hop, M];
+    without it the step computes the mel from the wave.
+
+    Args:
+        build: makes the module.
+        config: the module's configuration; stored with what is exported.
+        optim: of both nets, or of each by name: 'generator', 'discriminator'.
+    """
+    gan, spec = config.gan, config.mel
+    loss_spec = spec.full_band()
+    optim = optim if isinstance(optim, dict) else _both(optim, gan.pretrain_steps)
+    generator = functional.structure(lambda: build(nnx.Rngs(0)))[0]
+    discriminator = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))[0]
+
+    def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
+        key_g, key_d = jax.random.split(key)
+        nets = {"generator": build(nnx.Rngs(key_g)), "discriminator": Discriminators(gan, rngs=nnx.Rngs(key_d))}
+        parts = {name: functional.split(net)[1:] for name, net in nets.items()}
+        params = {name: part[0] for name, part in parts.items()}
+        return init_state(params, optim, {name: part[1] for name, part in parts.items()})
+
+    def synthesize(params: Any, batch: Batch) -> jax.Array:
+        mel = batch["mel"] if "mel" in batch else mel_spectrogram(batch["wave"], spec)
+        return functional.merge(generator, params)(mel)  # [B, N]
+
+    def judge(params: Any, rest: Any, wave: jax.Array) -> dict[str, list[list[jax.Array]]]:
+        return functional.merge(discriminator, params, rest["discriminator"])(wave)
+
+    def generate(params: Any, rest: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, Metrics]:
+        fake = synthesize(params, batch)
+        metrics = {"loss/mel": mel_l1(fake, batch["wave"], loss_spec)}
+        loss = gan.mel_weight * metrics["loss/mel"]
+        if gan.stft_weight:
+            convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
+            metrics |= {"loss/spectral_convergence": convergence, "loss/stft_magnitude": magnitude}
+            loss += gan.stft_weight * (convergence + magnitude)
+        return fake, loss, metrics
+
+    def weighted(losses: dict[str, jax.Array]) -> jax.Array:
+        reduce = jnp.sum if gan.reduce == "sum" else jnp.mean
+        return sum(weight * reduce(losses[name]) for name, weight in zip(gan.discriminators, gan.weights))
+
+    def generator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array) -> tuple[jax.Array, Metrics]:
+        real_maps = jax.lax.stop_gradient(judge(params, rest, batch["wave"]))
+        fake_maps = judge(params, rest, fake)
+        adversarial = weighted({f: generator_losses([m[-1] for m in fake_maps[f]], gan.objective) for f in fake_maps})
+        feature = weighted({f: feature_losses(real_maps[f], fake_maps[f]) for f in fake_maps})
+        metrics = {"loss/adversarial": adversarial, "loss/feature": feature}
+        return adversarial + gan.feature_weight * feature, metrics
+
+    def discriminator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array):
+        rest = rest | {"discriminator": power_iteration(params, rest["discriminator"])}
+        maps = judge(params, rest, jnp.concatenate([batch["wave"], fake]))
+        halves = {f: [jnp.split(m[-1], 2) for m in maps[f]] for f in maps}
+        losses = {f: sum(discriminator_losses(*zip(*halves[f]), gan.objective)) for f in maps}
+        loss = weighted(losses)
+        return loss, ({"loss/discriminator": loss}, rest)
+
+    def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
+        fake = synthesize(averaged_params(state, "generator"), batch)
+        convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
+        return {
+            "loss/mel": mel_l1(fake, batch["wave"], loss_spec),
+            "loss/spectral_convergence": convergence,
+            "loss/stft_magnitude": magnitude,
+        }
+
+    def sample(state: TrainState, batch: Batch, key: jax.Array) -> Media:
+        real, fake = batch["wave"][0], synthesize(averaged_params(state, "generator"), batch)[0]
+        return {
+            "audio/generated": fake,
+            "audio/recorded": real,
+            "mel/generated": mel_spectrogram(fake, spec),
+            "mel/recorded": mel_spectrogram(real, spec),
+        }
+
+    train_step = gan_step(generate, generator_loss, discriminator_loss, optim, adversarial_from=gan.pretrain_steps)
+    inference = lambda state: (averaged_params(state, "generator"), config)  # noqa: E731
+    return Task(init, train_step, eval_step, sample, ("wave",), inference)
+
+
+def _both(optim: OptimConfig, pretrain_steps: int) -> dict[str, OptimConfig]:
+    """The discriminators start `pretrain_steps` later, so their cosine is shorter; only the generator is averaged."""
+    discriminator = dataclasses.replace(optim, ema_decay=0.0)
+    if optim.schedule == "cosine":
+        remaining = max(optim.warmup_steps + 1, optim.total_steps - pretrain_steps)
+        discriminator = dataclasses.replace(discriminator, total_steps=remaining)
+    return {"generator": optim, "discriminator": discriminator}
