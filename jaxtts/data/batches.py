@@ -1,0 +1,293 @@
+"""Batches of static shapes from a prepared corpus: a Grain pipeline whose position can be saved exactly.
+
+    loader = batches(dataset, ("text", "mel"), 16, seed=0)
+    batch = next(loader); state = loader.get_state(); loader.set_state(state)
+
+The epoch's order is a permutation drawn from (seed, epoch). Each utterance joins the smallest bucket (frames, symbols)
+that holds it; a full bucket is a batch. At the end of an epoch what is left over moves up into larger buckets, so that
+it fills batches there; the last few (less than a batch in all) open the next epoch. Nothing is ever dropped: after
+`k` epochs every utterance was read `k` times, but for those few.
+
+All processes of a run plan the same global batches and each loads its rows `process::num_processes` of every batch: all
+see the same shapes at the same step, and a run may go on with another number of processes.
+"""
+
+import copy
+import hashlib
+import json
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+from grain.experimental import ThreadPrefetchIterDataset
+
+from jaxtts.audio.features import mel_spectrogram_np
+from jaxtts.data.dataset import Dataset
+
+FIELDS = ("text", "mel", "wave")
+Buckets = tuple[tuple[int, int], ...]
+
+
+def bucket_shapes(dataset: Dataset, count: int = 6, multiple: int = 16) -> Buckets:
+    """Shapes (frames, symbols) that hold every utterance: frames grow geometrically from the shortest decile.
+
+    The symbols of a bucket suffice for 99 of 100 utterances that fill its frames (the rest take the next bucket); the
+    last one holds all. Frames are rounded up to `multiple`, symbols to 8.
+    """
+    low, high = np.percentile(dataset.frames, 10), dataset.frames.max()
+    frames = np.unique(_round_up(np.geomspace(low, high, count), multiple))
+    density = np.percentile(dataset.symbols / dataset.frames, 99)
+    symbols = _round_up(np.minimum(frames * density, dataset.symbols.max()), 8)
+    symbols[-1] = _round_up(dataset.symbols.max(), 8)
+    return tuple((int(t), int(s)) for t, s in zip(frames, symbols, strict=True))
+
+
+def _round_up(values: Any, multiple: int) -> np.ndarray:
+    return (np.ceil(np.asarray(values) / multiple) * multiple).astype(np.int64)
+
+
+class Plan(NamedTuple):
+    """A batch before it is loaded: its number, its bucket, its utterances [B] (-1: a filler of the last batch)."""
+
+    number: int
+    bucket: int
+    places: tuple[int, ...]
+
+
+class Plans(grain.IterDataset):
+    """The endless (or `epochs` long) sequence of plans."""
+
+    def __init__(self, bucket_of: np.ndarray, batch_size: int, seed: int, epochs: int | None):
+        super().__init__()
+        self.bucket_of, self.batch_size, self.seed, self.epochs = bucket_of, batch_size, seed, epochs
+        self.num_buckets = int(bucket_of.max()) + 1
+
+    def __iter__(self) -> "PlanIterator":
+        return PlanIterator(self)
+
+
+class PlanIterator(grain.DatasetIterator):
+    """State: the epoch, the position in its permutation, the batch's number, and who waits in which bucket."""
+
+    def __init__(self, plans: Plans):
+        super().__init__()
+        self.plans = plans
+        self.set_state({"epoch": 0, "position": 0, "number": 0, "waiting": [[] for _ in range(plans.num_buckets)]})
+
+    def get_state(self) -> dict[str, Any]:
+        return copy.deepcopy(self.state)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.state = copy.deepcopy(state)
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        size = len(self.plans.bucket_of)
+        self.order = np.random.default_rng([self.plans.seed, self.state["epoch"]]).permutation(size).tolist()
+
+    def __next__(self) -> Plan:
+        state, bucket_of, size = self.state, self.plans.bucket_of, self.plans.batch_size
+        waiting = state["waiting"]
+        while self.plans.epochs is None or state["epoch"] < self.plans.epochs:
+            while state["position"] < len(self.order):
+                place = self.order[state["position"]]
+                bucket = int(bucket_of[place])
+                waiting[bucket].append(place)
+                state["position"] += 1
+                if len(waiting[bucket]) == size:
+                    return self._emit(bucket)
+            for bucket in range(len(waiting) - 1):
+                if waiting[bucket]:
+                    waiting[bucket + 1] = waiting[bucket] + waiting[bucket + 1]
+                    waiting[bucket] = []
+                    if len(waiting[bucket + 1]) >= size:
+                        return self._emit(bucket + 1)
+            state["epoch"] += 1
+            if state["epoch"] == self.plans.epochs:
+                break
+            state["position"], left = 0, waiting[-1]
+            waiting[-1] = []
+            for place in left:
+                waiting[int(bucket_of[place])].append(place)
+            self._shuffle()
+        if waiting[-1]:
+            waiting[-1] += [-1] * (size - len(waiting[-1]))
+            return self._emit(len(waiting) - 1)
+        raise StopIteration
+
+    def _emit(self, bucket: int) -> Plan:
+        places = self.state["waiting"][bucket]
+        size, number = self.plans.batch_size, self.state["number"]
+        self.state["waiting"][bucket] = places[size:]
+        self.state["number"] += 1
+        return Plan(number, bucket, tuple(places[:size]))
+
+
+class Loader(Iterator[dict[str, Any]]):
+    """An iterator over batches; `batches` makes it.
+
+    Attributes:
+        buckets: the shapes (frames, symbols); a crop loader has one.
+        batches_per_epoch: on average.
+    """
+
+    def __init__(self, iterator: Any, buckets: Buckets, batches_per_epoch: float, signature: str):
+        self._cell, self._signature = [iterator], signature
+        self.buckets, self.batches_per_epoch = buckets, batches_per_epoch
+        self.close = weakref.finalize(self, _close, self._cell)  # ends the reading thread, at the latest at exit
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._cell[0])
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after the last batch that was handed out, ready for JSON."""
+        return {**self._cell[0].get_state(), "signature": self._signature}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on where `get_state` was called: the next batches are the same, bit for bit.
+
+        Raises:
+            ValueError: the state belongs to another corpus, batch size, seed, or other buckets.
+        """
+        if state.get("signature") != self._signature:
+            raise ValueError("the saved loader position belongs to another corpus, batch_size, seed or other buckets")
+        self._cell[0].set_state({k: v for k, v in state.items() if k != "signature"})
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last batch, from 0."""
+        return self._cell[0].get_state()["epoch"]
+
+
+def _close(cell: list[Any]) -> None:
+    """Closes Grain's iterator and lets go of it: its `__del__` fails once the interpreter is shutting down."""
+    cell.pop().close()
+
+
+def batches(
+    dataset: Dataset, fields: Sequence[str], batch_size: int, seed: int = 0, *, segment_length: int | None = None,
+    buckets: int | Sequence[tuple[int, int]] = 6, epochs: int | None = None, process: int = 0, num_processes: int = 1,
+    prefetch: int = 8,
+) -> Loader:  # fmt: skip
+    """Batches for training or evaluation.
+
+    Args:
+        dataset: the prepared corpus, or its training or held-out part.
+        fields: of 'text', 'mel', 'wave'. Whole utterances give text [B, S] int32, mel [B, T, M], wave
+            [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32. With
+            `segment_length` 'wave' and 'mel' are aligned random crops: wave [B, segment_length], mel
+            [B, segment_length / hop_length, M]; a shorter recording is followed by silence.
+            Always there: speaker [B] int32 and ids, a list of str.
+        batch_size: of all processes together.
+        seed: of the order and of the crops.
+        segment_length: in samples, a multiple of the hop length; None gives whole utterances.
+        buckets: how many shapes, or the shapes (frames, symbols) themselves: give `loader.buckets` of the training
+            part to the held-out one, so that nothing is compiled twice.
+        epochs: stop after so many; the last batch is then filled up with repeated utterances whose id is ''. None
+            never stops.
+        process: which process this is.
+        num_processes: how many there are.
+        prefetch: batches that a thread reads ahead; 0 reads when asked.
+
+    Raises:
+        ValueError: an argument is out of range, or an utterance fits in none of the buckets.
+    """
+    hop = dataset.mel.hop_length
+    if not fields or set(fields) - set(FIELDS):
+        raise ValueError(f"fields is {tuple(fields)}; choose from {', '.join(FIELDS)}")
+    if not len(dataset):
+        raise ValueError("dataset has no utterances: nothing to train on")
+    if batch_size < 1 or not 0 <= process < num_processes or batch_size % num_processes:
+        raise ValueError(f"batch_size {batch_size} cannot be shared by {num_processes} processes (this is {process})")
+    if segment_length is not None:
+        if segment_length < hop or segment_length % hop:
+            raise ValueError(f"segment_length is {segment_length}; give a multiple of the hop length {hop}")
+        if "text" in fields:
+            raise ValueError("fields names 'text', which a random segment_length crop does not have; drop one of them")
+        shapes, bucket_of = ((segment_length // hop, 0),), np.zeros(len(dataset), np.int64)
+    else:
+        shapes = bucket_shapes(dataset, buckets) if isinstance(buckets, int) else _checked(buckets)
+        bucket_of = _assign(dataset, shapes)
+    collate = _Collate(dataset, tuple(fields), shapes, segment_length, seed, slice(process, None, num_processes))
+    pipeline = Plans(bucket_of, batch_size, seed, epochs).map(collate)
+    iterator = iter(ThreadPrefetchIterDataset(pipeline, prefetch_buffer_size=prefetch))
+    key = json.dumps([dataset.ids.tolist(), shapes, batch_size, seed, segment_length])
+    signature = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Loader(iterator, shapes, len(dataset) / batch_size, signature)
+
+
+def _checked(buckets: Sequence[tuple[int, int]]) -> Buckets:
+    shapes = tuple((int(t), int(s)) for t, s in buckets)
+    if not shapes or any(a[0] >= b[0] or a[1] > b[1] for a, b in zip(shapes, shapes[1:], strict=False)):
+        raise ValueError(f"buckets is {shapes}; give growing (frames, symbols)")
+    return shapes
+
+
+def _assign(dataset: Dataset, shapes: Buckets) -> np.ndarray:
+    """The smallest bucket that holds each utterance [N]."""
+    fits = np.stack([(dataset.frames <= t) & (dataset.symbols <= s) for t, s in shapes])  # [K, N]
+    if not fits[-1].all():
+        worst = int(np.flatnonzero(~fits[-1])[0])
+        raise ValueError(f"buckets end at {shapes[-1]}, but {dataset.ids[worst]!r} has {dataset.frames[worst]} frames "
+                         f"and {dataset.symbols[worst]} symbols; add a larger one")  # fmt: skip
+    return fits.argmax(axis=0)
+
+
+class _Collate(NamedTuple):
+    """Plan -> batch."""
+
+    dataset: Dataset
+    fields: tuple[str, ...]
+    shapes: Buckets
+    segment_length: int | None
+    seed: int
+    mine: slice
+
+    def __call__(self, plan: Plan) -> dict[str, Any]:
+        places = plan.places[self.mine]
+        real = next(p for p in plan.places if p >= 0)
+        records = self.dataset.records([real if p < 0 else p for p in places])
+        batch: dict[str, Any] = {
+            "ids": ["" if p < 0 else str(self.dataset.ids[p]) for p in places],
+            "speaker": np.array([r["speaker"] for r in records], np.int32),
+        }
+        if self.segment_length is not None:
+            draws = np.random.default_rng([self.seed, plan.number, 1]).random(len(plan.places))[self.mine]
+            return batch | self._crops(records, draws)
+        frames, symbols = self.shapes[plan.bucket]
+        hop = self.dataset.mel.hop_length
+        for field in self.fields:
+            values = [_wave(r["wave"][: frames * hop]) if field == "wave" else r["tokens" if field == "text" else "mel"]
+                      for r in records]  # fmt: skip
+            length = {"text": symbols, "mel": frames, "wave": frames * hop}[field]
+            batch[field] = _pad(values, length)
+            batch[f"{field}_lengths"] = np.array([len(v) for v in values], np.int32)
+        return batch
+
+    def _crops(self, records: list[dict[str, Any]], draws: np.ndarray) -> dict[str, np.ndarray]:
+        hop, segment, frames = self.dataset.mel.hop_length, self.segment_length or 0, self.shapes[0][0]
+        starts = [int(u * (max(0, len(r["wave"]) - segment) // hop + 1)) for u, r in zip(draws, records, strict=True)]
+        crops: dict[str, np.ndarray] = {}
+        if "wave" in self.fields:
+            cut = [r["wave"][s * hop : s * hop + segment] for s, r in zip(starts, records, strict=True)]
+            crops["wave"] = _pad([_wave(w) for w in cut], segment)  # [B, segment]
+        if "mel" in self.fields:
+            cut = [r["mel"][s : s + frames] for s, r in zip(starts, records, strict=True)]
+            silence = mel_spectrogram_np(np.zeros(4 * self.dataset.mel.n_fft, np.float32), self.dataset.mel)[0]
+            crops["mel"] = _pad(cut, frames, silence)  # [B, segment / hop, M]
+        return crops
+
+
+def _wave(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.float32) / 32768.0
+
+
+def _pad(values: Sequence[np.ndarray], length: int, fill: Any = 0) -> np.ndarray:
+    """Stacks [N_i, ...] into [B, length, ...]."""
+    out = np.empty((len(values), length, *values[0].shape[1:]), values[0].dtype)
+    for row, value in zip(out, values, strict=True):
+        row[: len(value)] = value
+        row[len(value) :] = fill
+    return out

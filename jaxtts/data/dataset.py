@@ -1,0 +1,109 @@
+"""A prepared corpus: its index in memory, its records on disk."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtts.audio.spec import MelSpec
+from jaxtts.text import TextSpec
+
+INDEX, REJECTED = "index.json", "rejected.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared corpus or a part of one.
+
+    Attributes:
+        path: the folder of the records.
+        mel: the spec of the stored spectrograms.
+        text: the spec of the stored tokens.
+        speakers: names; a record's speaker is a position in them.
+        ids: of the utterances in this part [N].
+        symbols, frames, samples, speaker: lengths and speaker of each [N].
+        rows: the place of each in the records [N].
+        rejected: what preparing left out: dicts of id, path and reason.
+    """
+
+    path: Path
+    mel: MelSpec
+    text: TextSpec
+    speakers: tuple[str, ...]
+    ids: np.ndarray
+    symbols: np.ndarray
+    frames: np.ndarray
+    samples: np.ndarray
+    speaker: np.ndarray
+    rows: np.ndarray
+    rejected: tuple[dict[str, str], ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Dataset":
+        """Opens the folder that `prepare` wrote.
+
+        Raises:
+            ValueError: there is no prepared corpus.
+        """
+        path = Path(path)
+        if not (path / INDEX).is_file():
+            raise ValueError(f"{path} is not a prepared corpus: it has no {INDEX}")
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        columns = {name: np.array(index[name], np.int64) for name in ("symbols", "frames", "samples", "speaker")}
+        return cls(
+            path, MelSpec.from_dict(index["mel"]), TextSpec.from_dict(index["text"]), tuple(index["speakers"]),
+            np.array(index["ids"]), **columns, rows=np.arange(len(index["ids"])),
+            rejected=tuple(json.loads((path / REJECTED).read_text(encoding="utf-8"))),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.records([i])[0]
+
+    def records(self, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """The records of some utterances of this part: id, text, tokens, speaker, wave (int16), mel."""
+        return list(self._source.__getitems__([int(self.rows[i]) for i in places]))
+
+    def select(self, places: Sequence[int] | np.ndarray) -> "Dataset":
+        """The part that holds only these utterances."""
+        places = np.asarray(places, np.int64)
+        names = ("ids", "symbols", "frames", "samples", "speaker", "rows")
+        return dataclasses.replace(self, **{name: getattr(self, name)[places] for name in names})
+
+    def held_out(self, count: int) -> tuple["Dataset", "Dataset"]:
+        """Splits off `count` utterances, chosen by a hash of their ids: (the rest, the held-out ones).
+
+        Raises:
+            ValueError: nothing would be left to train on.
+        """
+        if not 0 <= count < len(self):
+            raise ValueError(f"held_out is {count}, but it must be at least 0 and less than {len(self)}, the utterances")
+        order = np.argsort([hashlib.sha256(str(i).encode()).hexdigest() for i in self.ids], kind="stable")
+        return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
+
+    def summary(self) -> str:
+        """What is here and what was left out, for people."""
+        total = len(self) + len(self.rejected)
+        lines = [
+            f"{len(self)} utterances, {self.samples.sum() / self.mel.sample_rate / 3600:.2f} h, "
+            f"{len(self.speakers)} speaker{'s' * (len(self.speakers) != 1)}, {self.frames.min()} to {self.frames.max()} "
+            f"frames, {self.symbols.min()} to {self.symbols.max()} symbols ({self.path})"
+        ]
+        if self.rejected:
+            lines.append(f"{len(self.rejected)} of {total} rejected, listed in {self.path / REJECTED}:")
+            lines += [f"  {r['id']}: {r['reason']}" for r in self.rejected[:10]]
+            lines += ["  ..."] * (len(self.rejected) > 10)
+        return "\n".join(lines)
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        return tfds.builder_from_directory(self.path).as_data_source("train")
