@@ -1,0 +1,171 @@
+"""A recipe: everything that decides what a training run becomes, as data.
+
+A file `configs/<model>_<corpus>.py` has `get_config() -> Recipe`; the run stores it as JSON in each checkpoint.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxtts import registry
+from jaxtts.config import from_dict, to_dict
+from jaxtts.text import TextSpec
+from jaxtts.train.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a model is shown.
+
+    Attributes:
+        mel: name of the mel spec (`jaxtts.audio.MEL_SPECS`).
+        text: how text becomes identities; None where the model reads none (vocoders).
+        batch_size: utterances or segments in a step, over all devices together.
+        segment_frames: vocoders see random cuts of this many mel frames; 0 gives whole utterances.
+        held_out: number of utterances kept apart for evaluation.
+        min_seconds, max_seconds: utterances outside are left out.
+    """
+
+    mel: str = "hifigan"
+    text: TextSpec | None = None
+    batch_size: int = 32
+    segment_frames: int = 0
+    held_out: int = 64
+    min_seconds: float = 0.3
+    max_seconds: float = 15.0
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size={self.batch_size}: give at least 1")
+        if self.held_out < 0 or self.segment_frames < 0:
+            raise ValueError(f"data.held_out={self.held_out}, segment_frames={self.segment_frames}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: the model's name in the registry.
+        model: the model's Config.
+        optim: an OptimConfig, or one for each net of a GAN ('generator', 'discriminator').
+        data: see DataConfig.
+        steps: length of the run.
+        log_every, eval_every, sample_every, save_every: intervals in steps, see `train.loop.fit`.
+        keep: number of checkpoints kept.
+        seed: of parameters, order of the data and each step's randomness.
+    """
+
+    name: str
+    model: Any
+    optim: OptimConfig | dict[str, OptimConfig]
+    data: DataConfig = field(default_factory=DataConfig)
+    steps: int = 100_000
+    log_every: int = 50
+    eval_every: int = 1000
+    sample_every: int = 1000
+    save_every: int = 1000
+    keep: int = 3
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.name not in registry.MODELS:
+            raise ValueError(f"name={self.name!r} is not a model; use one of {', '.join(registry.MODELS)}")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: give at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        several = isinstance(self.optim, dict)
+        optim = {net: to_dict(o) for net, o in self.optim.items()} if several else to_dict(self.optim)
+        return to_dict(dataclasses.replace(self, optim=None)) | {"optim": optim}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: an unknown model or field.
+        """
+        config = registry.module(values["name"]).Config
+        optim = values["optim"]
+        several = all(isinstance(o, dict) for o in optim.values())
+        made = (
+            {net: from_dict(OptimConfig, o) for net, o in optim.items()} if several else from_dict(OptimConfig, optim)
+        )
+        return from_dict(cls, values | {"model": from_dict(config, values["model"]), "optim": made})
+
+
+def load(config: str | Path) -> Recipe:
+    """The recipe of a file, or of a name in the folder configs/ (beside the package, or here).
+
+    Raises:
+        ValueError: no such file, or it has no `get_config()`.
+    """
+    path = Path(config)
+    folders = [Path("configs"), Path(__file__).parents[1] / "configs"]
+    if path.suffix != ".py":
+        known = sorted({p.stem for folder in folders for p in folder.glob("*.py")})
+        found = [folder / f"{config}.py" for folder in folders if (folder / f"{config}.py").is_file()]
+        if not found:
+            raise ValueError(
+                f"config={str(config)!r} is no recipe: give a path to one, or {', '.join(known) or 'none'}"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise ValueError(f"config={str(config)!r}: there is no such file")
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no get_config(), which must return the Recipe")
+    return module.get_config()
+
+
+def override(config: Any, path: str, value: Any, _whole: str = "") -> Any:
+    """A copy of nested dataclasses (and dicts) with one field changed.
+
+    Args:
+        config: for example a Recipe.
+        path: dotted name, `model.hidden` or `optim.generator.learning_rate`.
+        value: the new value, or its text as typed on a command line.
+
+    Raises:
+        ValueError: no such field, or a value of another type; the message names the field.
+    """
+    whole = _whole or path
+    name, _, below = path.partition(".")
+    fields = (
+        config if isinstance(config, dict) else {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    )
+    if name not in fields:
+        raise ValueError(f"{whole}: there is no field {name!r} among {', '.join(fields)}")
+    old = fields[name]
+    if below:
+        if not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+            raise ValueError(f"{whole}: {name!r} is {old!r} and has no fields")
+        new = override(old, below, value, whole)
+    else:
+        new = _parsed(value, old, whole)
+    return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
+
+
+def _parsed(value: Any, old: Any, name: str) -> Any:
+    if isinstance(value, str) and not isinstance(old, str):
+        try:
+            value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+        except (ValueError, SyntaxError):
+            pass_through = old is None  # an optional name
+            if not pass_through:
+                raise ValueError(f"{name}={value!r}: give a value like {old!r}") from None
+    if isinstance(old, float) and type(value) is int:
+        value = float(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if old is not None and value is not None and type(value) is not type(old):
+        raise ValueError(f"{name}={value!r}: give a value like {old!r}")
+    return value
