@@ -85,8 +85,8 @@ class TransformerEncoder(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """x [B, S, C], mask [B, S] -> [B, S, C], zero in the padding."""
         x = masked_fill(x, mask)
-        for layer, key in zip(self.layers, split_key(key, len(self.layers))):
-            x = layer(x, mask, key=key)
+        for layer, k in zip(self.layers, split_key(key, len(self.layers))):
+            x = layer(x, mask, key=k)
         return x
 
 

@@ -68,8 +68,8 @@ class WaveNet(nnx.Module):
         keep = None if mask is None else mask[..., None].astype(x.dtype)  # [B, T, 1]
         conds = [None] * n if cond is None else jnp.split(self.cond(cond.astype(x.dtype)), n, axis=-1)
         output = jnp.zeros_like(x)
-        for i, (gate, res_skip, c, key) in enumerate(zip(self.gates, self.res_skips, conds, split_key(key, n))):
-            y = dropout(gate(x), self.dropout, key)
+        for i, (gate, res_skip, c, k) in enumerate(zip(self.gates, self.res_skips, conds, split_key(key, n))):
+            y = dropout(gate(x), self.dropout, k)
             y = y if c is None else y + c
             y = jnp.tanh(y[..., : self.channels]) * jax.nn.sigmoid(y[..., self.channels :])
             y = res_skip(y)

@@ -327,8 +327,8 @@ class Prenet(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """x [B, S, C], zero in the padding, mask [B, S] -> the same."""
         y = x
-        for conv, norm, key in zip(self.convs, self.norms, split_key(key, 3)):
-            y = masked_fill(dropout(jax.nn.relu(norm(conv(y))), 0.5, key), mask)
+        for conv, norm, k in zip(self.convs, self.norms, split_key(key, 3)):
+            y = masked_fill(dropout(jax.nn.relu(norm(conv(y))), 0.5, k), mask)
         return masked_fill(x + self.out(y), mask)
 
 
@@ -342,8 +342,8 @@ class GatedConvEncoder(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """x [B, S, C], zero in the padding, mask [B, S] -> the same."""
-        for conv, norm, key in zip(self.convs, self.norms, split_key(key, len(self.convs))):
-            y, gate = jnp.split(norm(conv(dropout(x, self.dropout, key))), 2, axis=-1)
+        for conv, norm, k in zip(self.convs, self.norms, split_key(key, len(self.convs))):
+            y, gate = jnp.split(norm(conv(dropout(x, self.dropout, k))), 2, axis=-1)
             x = masked_fill(x + y * jax.nn.sigmoid(gate), mask)
         return x
 
@@ -370,8 +370,8 @@ class DurationPredictor(nnx.Module):
         if cond is not None:
             cond = jnp.broadcast_to(cond.astype(x.dtype), (*x.shape[:2], cond.shape[-1]))
             x = jnp.concatenate([x, cond], axis=-1)
-        for conv, norm, key in zip(self.convs, self.norms, split_key(key, 2)):
-            x = dropout(norm(jax.nn.relu(conv(masked_fill(x, mask)))), self.dropout, key)
+        for conv, norm, k in zip(self.convs, self.norms, split_key(key, 2)):
+            x = dropout(norm(jax.nn.relu(conv(masked_fill(x, mask)))), self.dropout, k)
         return masked_fill(self.out(x).astype(jnp.float32), mask)[..., 0]
 
 
@@ -388,9 +388,9 @@ class Decoder(nnx.Module):
         """mel [B, T, M], mask [B, T] -> z [B, T, M], zero in the padding, log_det [B]; T cut to whole groups."""
         x, mask = squeeze(mel.astype(jnp.float32), mask, self.num_squeeze)
         log_det = jnp.zeros((mel.shape[0],))
-        for block, key in zip(self.blocks, split_key(key, len(self.blocks))):
+        for block, k in zip(self.blocks, split_key(key, len(self.blocks))):
             for layer in block.layers():
-                x, more = layer.forward(x, mask, cond, key=key)
+                x, more = layer.forward(x, mask, cond, key=k)
                 log_det = log_det + more
         return unsqueeze(x, mask, self.num_squeeze)[0], log_det
 
