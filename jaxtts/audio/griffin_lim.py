@@ -2,14 +2,15 @@
 
 Griffin and Lim 1984, with the momentum of Perraudin, Balazs and Sondergaard 2013 ("A fast Griffin-Lim algorithm"),
 as in `librosa.griffinlim` (momentum 0.99; 0 is the original). The mel filters are inverted by non-negative least
-squares, as in `librosa.feature.inverse.mel_to_stft`, here with the multiplicative updates of Lee and Seung 2001,
-which stay non-negative and are two small matrix products each.
+squares, as in `librosa.feature.inverse.mel_to_stft`, here with accelerated projected gradient steps (FISTA, Beck and
+Teboulle 2009), two small matrix products each, in place of L-BFGS.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from . import features
@@ -19,27 +20,40 @@ from .stft import istft, stft
 _TINY = 1e-12
 
 
-def mel_to_linear(mel: Array, spec: MelSpec, num_iters: int = 100) -> Array:
+def _non_negative_least_squares(target: Array, basis: np.ndarray, num_iters: int) -> Array:
+    """x >= 0 with x @ basis near target: [..., T, M] -> [..., T, F]. Filters are scaled to unit norm, which bounds the
+    condition number whatever the mel scale."""
+    norms = np.maximum(np.linalg.norm(basis, axis=0), 1e-12)
+    basis, target = basis / norms, target / norms
+    rate = 1.0 / float(np.linalg.eigvalsh(basis.T @ basis)[-1])
+
+    def times(a: Array, b: np.ndarray) -> Array:
+        return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+    def step(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, ahead, t = carry
+        moved = jnp.maximum(ahead - rate * times(times(ahead, basis) - target, basis.T), 0.0)
+        t_next = (1.0 + jnp.sqrt(1.0 + 4.0 * t * t)) / 2.0
+        return moved, moved + (t - 1.0) / t_next * (moved - x), t_next
+
+    start = rate * times(target, basis.T)
+    return jax.lax.fori_loop(0, num_iters, step, (start, start, jnp.float32(1.0)))[0]
+
+
+def mel_to_linear(mel: Array, spec: MelSpec, num_iters: int = 60) -> Array:
     """Magnitudes whose mel spectrogram is `mel`.
 
     Args:
         mel: [..., T, M] as `mel_spectrogram` makes them (logarithm and scaling included).
         spec: what the frames mean.
-        num_iters: updates of the non-negative least squares.
+        num_iters: steps of the non-negative least squares.
 
     Returns:
         float32 magnitudes [..., T, n_fft // 2 + 1], without logarithm.
     """
     values = features.expand(jnp.asarray(mel, jnp.float32), spec, jnp)
     if spec.num_mels is not None:
-        basis = jnp.asarray(features.mel_basis(spec))  # [F, M]
-        target = jnp.matmul(values, basis.T, precision="highest")  # [..., T, F]
-
-        def update(_: int, x: Array) -> Array:  # x <- x (B m) / (B B' x)
-            fitted = jnp.matmul(jnp.matmul(x, basis, precision="highest"), basis.T, precision="highest")
-            return x * target / (fitted + _TINY)
-
-        values = jax.lax.fori_loop(0, num_iters, update, target)
+        values = _non_negative_least_squares(values, features.mel_basis(spec), num_iters)
     values = jnp.sqrt(values) if spec.power == 2 else values
     return values * jnp.sqrt(jnp.square(features.hann(spec.win_length)).sum()) if spec.window_norm else values
 
@@ -74,13 +88,10 @@ def griffin_lim(
 
 
 def deemphasis(wave: Array, coefficient: float) -> Array:
-    """Undoes the pre-emphasis: y[n] = x[n] + k y[n-1] along the last axis, in log depth."""
-    gains = jnp.full_like(wave, coefficient)
-
-    def combine(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
-        return left[0] * right[0], left[1] * right[0] + right[1]
-
-    return jax.lax.associative_scan(combine, (gains, wave), axis=-1)[1]
+    """Undoes the pre-emphasis, y[n] = x[n] + k y[n-1] along the last axis: a convolution with k^n by FFT."""
+    length = wave.shape[-1]
+    response = np.fft.rfft(coefficient ** np.arange(length), 2 * length).astype(np.complex64)
+    return jnp.fft.irfft(jnp.fft.rfft(wave, 2 * length) * response, 2 * length)[..., :length]
 
 
 def mel_to_wave(

@@ -60,7 +60,7 @@ def load(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a sound file, is cut off, or holds no samples.
+        ValueError: it is not a sound file, is cut off, holds no samples or some that are no numbers.
     """
     import soundfile
 
@@ -77,6 +77,8 @@ def load(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
     if not len(samples):
         raise ValueError(f"{path}: the file holds no samples")
     samples = samples.mean(axis=1, dtype=np.float32)  # [N, channels] -> [N]
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: {np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
     return (samples, rate) if sample_rate is None else (resample(samples, rate, sample_rate), sample_rate)
 
 
@@ -90,7 +92,7 @@ def encode(samples: np.ndarray, rate: int, format: str = "wav") -> bytes:
         format: 'wav' (16-bit), 'flac' (16-bit), 'mp3', 'ogg' (Vorbis) or 'opus'.
 
     Raises:
-        ValueError: unknown format, no samples, not mono, or samples that are not numbers.
+        ValueError: unknown format, no samples, not mono, NaN or infinite samples, or a rate beyond the codec.
     """
     import soundfile
 
@@ -103,6 +105,8 @@ def encode(samples: np.ndarray, rate: int, format: str = "wav") -> bytes:
         samples = samples.astype(np.float32) / 32768.0
     if not np.isfinite(samples).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(samples))} of {samples.size} samples are NaN or infinite")
+    if rate < 1:
+        raise ValueError(f"the sample rate is {rate}; give a positive number of samples per second")
     container, codec, rates = FORMATS[format]
     if rates is not None and rate not in rates:
         known = min((r for r in rates if r >= rate), default=rates[-1])
@@ -112,9 +116,12 @@ def encode(samples: np.ndarray, rate: int, format: str = "wav") -> bytes:
     else:
         samples = np.clip(samples, -1.0, 1.0).astype(np.float32)
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, 1, codec, format=container) as file:
-        for start in range(0, len(samples), _BLOCK):
-            file.write(samples[start : start + _BLOCK])
+    try:
+        with soundfile.SoundFile(buffer, "w", rate, 1, codec, format=container) as file:
+            for start in range(0, len(samples), _BLOCK):
+                file.write(samples[start : start + _BLOCK])
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot write {format} at {rate} Hz ({error.error_string})") from error
     return buffer.getvalue()
 
 

@@ -97,7 +97,7 @@ class MelSpec:
             )
         if not 0 <= self.fmin < self.high <= self.sample_rate / 2:
             raise ValueError(
-                f"MelSpec {self.name!r}: the band {self.fmin}-{self.high} Hz does not lie in 0-{self.sample_rate / 2} Hz"
+                f"MelSpec {self.name!r}: the band {self.fmin}-{self.high} Hz does not lie in 0-{self.sample_rate / 2}"
             )
         if self.log is not None and not self.clip > 0:
             raise ValueError(f"MelSpec {self.name!r}: clip is {self.clip!r}; a logarithm needs a positive one")
@@ -228,7 +228,7 @@ def _differences(a: MelSpec, b: MelSpec) -> dict[str, tuple[Any, Any]]:
 
 
 def compatible(a: MelSpec, b: MelSpec) -> bool:
-    """Whether frames made for `a` can be read as frames of `b`: all fields but the name, the padding and the epsilon."""
+    """Whether frames of `a` can be read as frames of `b`: all fields agree but name, padding, pad_mode and epsilon."""
     return not _differences(a, b)
 
 

@@ -7,6 +7,8 @@ applied in full float32 precision on every backend, bfloat16 input is computed i
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +54,9 @@ def overlap_add(frames: Array, hop_length: int) -> Array:
     count = -(-length // hop_length)
     frames = jnp.pad(frames, [(0, 0)] * (frames.ndim - 1) + [(0, count * hop_length - length)])
     frames = frames.reshape(*batch, num_frames, count, hop_length)
-    shifts = [((0, 0),) * len(batch) + ((k, count - 1 - k), (0, 0)) for k in range(count)]
-    return sum(jnp.pad(frames[..., k, :], shifts[k]) for k in range(count)).reshape(*batch, -1)  # [..., N]
+    still = [(0, 0)] * len(batch)
+    shifted = [jnp.pad(frames[..., k, :], [*still, (k, count - 1 - k), (0, 0)]) for k in range(count)]
+    return functools.reduce(jnp.add, shifted).reshape(*batch, -1)  # [..., N]
 
 
 def _envelope(num_frames: int, n_fft: int, hop_length: int, win_length: int) -> np.ndarray:
