@@ -20,10 +20,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         head = file.read(9)
     if head[8:] == b"{" or os.fspath(path).endswith(".safetensors"):  # JSON behind eight bytes of length
-        from .safetensors import read_safetensors
+        from jaxtts.weights.safetensors import read_safetensors
 
         return read_safetensors(path)
-    from .torch_file import read_torch, weights_of
+    from jaxtts.weights.torch_file import read_torch, weights_of
 
     checkpoint = read_torch(path)
     try:

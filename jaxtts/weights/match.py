@@ -11,7 +11,8 @@ of layer (plain and both spellings of weight norm) from the names of the modules
     params = load_into(named(model_params), read_weights(path), RULES)
 
 PyTorch keeps [O, I, W] (transposed convolutions [I, O, W]), we keep [W, I, O]. Weight norm is w = g * v / ||v||, the
-norm over all axes but PyTorch's first, which is the output channel, and the input channel of a transposed convolution.
+norm over all axes but PyTorch's first: the output channel (our g [O]), of a transposed convolution the input channel
+(our g [I, 1]).
 Where one side has weight norm and the other has not, the weight is folded, or split into v = w and g = ||w||.
 """
 
@@ -24,11 +25,12 @@ import numpy as np
 Transform = Callable[[np.ndarray], np.ndarray]
 
 TRANSFORMS: dict[str, Transform] = {
-    "conv": lambda w: np.transpose(w, (2, 1, 0)),  # [O, I, W] -> [W, I, O]
+    "conv": lambda w: np.transpose(w.reshape(w.shape[:3]), (2, 1, 0)),  # [O, I, W] or [O, I, W, 1] -> [W, I, O]
     "conv_transpose": lambda w: np.transpose(w, (2, 0, 1)),  # [I, O, W] -> [W, I, O]
     "conv2d": lambda w: np.transpose(w, (2, 3, 1, 0)),  # [O, I, H, W] -> [H, W, I, O]
-    "linear": np.transpose,  # [O, I] -> [I, O]
-    "flat": np.ravel,  # [O, 1, 1] -> [O]
+    "linear": lambda w: np.transpose(w.reshape(w.shape[:2])),  # [O, I] or [O, I, 1] -> [I, O]
+    "gain": np.ravel,  # [O, 1, 1] -> [O]
+    "input_gain": lambda g: np.reshape(g, (-1, 1)),  # [I, 1, 1] -> [I, 1]
 }
 _WEIGHT_NORM = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 
@@ -54,7 +56,7 @@ def layer(pattern: str, name: str, kind: str) -> list[Rule]:
         pattern: regular expression of the reference's module names, without the parameter.
         name: our module name, with `\\1` for groups.
         kind: 'conv', 'conv_transpose', 'conv2d', 'linear' (kernel, or v and g; bias), 'norm' (scale, bias) or
-            'embedding'.
+            'embedding'. Spectral norm (`weight_orig`, `weight_u`, `weight_v`) needs rules of its own before these.
 
     Raises:
         ValueError: unknown kind.
@@ -62,13 +64,13 @@ def layer(pattern: str, name: str, kind: str) -> list[Rule]:
     if kind in ("norm", "embedding"):
         ours = {"norm": "scale", "embedding": "embedding"}[kind]
         return [Rule(rf"{pattern}\.weight", f"{name}.{ours}"), Rule(rf"{pattern}\.bias", f"{name}.bias")]
-    if kind not in TRANSFORMS or kind == "flat":
+    if kind not in ("conv", "conv_transpose", "conv2d", "linear"):
         raise ValueError(f"kind={kind!r}: expected conv, conv_transpose, conv2d, linear, norm or embedding")
     g, v = (rf"{pattern}\.(?:{'|'.join(map(re.escape, names))})" for names in zip(*_WEIGHT_NORM))
     return [
         Rule(rf"{pattern}\.weight", f"{name}.kernel", kind),
         Rule(v, f"{name}.v", kind),
-        Rule(g, f"{name}.g", "flat"),
+        Rule(g, f"{name}.g", "input_gain" if kind == "conv_transpose" else "gain"),
         Rule(rf"{pattern}\.bias", f"{name}.bias"),
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .safetensors import read_safetensors, replacing, save_safetensors
+from jaxtts.weights.safetensors import read_safetensors, replacing, save_safetensors
 
 
 def save_native(folder: str | os.PathLike, params: Mapping[str, Any], config: Mapping[str, Any]) -> None:

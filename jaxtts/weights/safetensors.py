@@ -100,7 +100,7 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError(f"{path}: damaged: the header entry of tensor {name!r} is incomplete") from None
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError(f"{path}: damaged: tensor {name!r} has shape {shape} and offsets {[start, stop]}")
-        if code not in _DTYPES:
+        if not isinstance(code, str) or code not in _DTYPES:
             raise ValueError(f"{path}: tensor {name!r} has type {code!r}; known are {', '.join(_DTYPES)}")
         dtype = dtype_named(_DTYPES[code])
         if stop - start != math.prod(shape) * dtype.itemsize:

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .safetensors import dtype_named
+from jaxtts.weights.safetensors import dtype_named
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MAX_NODES = 2_000_000  # what a walk over a checkpoint visits at most: a small pickle can stand for a huge tree
@@ -39,7 +39,7 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
 }  # fmt: skip
 _DAMAGE = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError, EOFError,
-           RecursionError, RuntimeError, NotImplementedError, zipfile.BadZipFile)  # fmt: skip
+           RecursionError, RuntimeError, NotImplementedError, OSError, zipfile.BadZipFile)  # fmt: skip
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -475,7 +475,9 @@ def read_torch(path: str | os.PathLike) -> Any:
         try:
             return _read_zip(file) if head.startswith(b"PK") else _read_legacy(file)
         except _DAMAGE as error:
-            reason = str(error) if type(error) in (ValueError, zipfile.BadZipFile) and str(error) else "damaged"
+            reason = (
+                str(error) if isinstance(error, ValueError | OSError | zipfile.BadZipFile) and str(error) else "damaged"
+            )
             raise ValueError(f"{path}: not a readable PyTorch checkpoint: {reason}") from error
 
 
