@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts import registry
+from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.config import from_dict, to_dict
 from jaxtts.text import TextSpec
 from jaxtts.train.optim import OptimConfig
@@ -21,27 +22,29 @@ class DataConfig:
     """What a model is shown.
 
     Attributes:
-        mel: name of the mel spec (`jaxtts.audio.MEL_SPECS`).
-        text: how text becomes identities; None where the model reads none (vocoders).
+        mel: how samples become frames.
+        text: how text becomes identities (vocoders read none).
         batch_size: utterances or segments in a step, over all devices together.
-        segment_frames: vocoders see random cuts of this many mel frames; 0 gives whole utterances.
+        segment_length: vocoders see random cuts of this many samples; None gives whole utterances.
+        buckets: number of batch shapes that whole utterances are sorted into; each is compiled once.
         held_out: number of utterances kept apart for evaluation.
-        min_seconds, max_seconds: utterances outside are left out.
+        column: text of the LJSpeech layout, 'normalized' or 'raw', see `data.read_corpus`.
     """
 
-    mel: str = "hifigan"
-    text: TextSpec | None = None
+    mel: MelSpec = mel_spec("hifigan")
+    text: TextSpec = TextSpec()
     batch_size: int = 32
-    segment_frames: int = 0
+    segment_length: int | None = None
+    buckets: int = 6
     held_out: int = 64
-    min_seconds: float = 0.3
-    max_seconds: float = 15.0
+    column: str = "normalized"
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size={self.batch_size}: give at least 1")
-        if self.held_out < 0 or self.segment_frames < 0:
-            raise ValueError(f"data.held_out={self.held_out}, segment_frames={self.segment_frames}: give 0 or more")
+        for name in ("batch_size", "buckets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name}={getattr(self, name)}: give at least 1")
+        if self.held_out < 0:
+            raise ValueError(f"data.held_out={self.held_out}: give 0 or more")
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,26 @@ class Recipe:
             raise ValueError(f"name={self.name!r} is not a model; use one of {', '.join(registry.MODELS)}")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: give at least 1")
+        facts = {"num_symbols": len(self.data.text.symbols), "num_mels": self.data.mel.num_bins, "mel": self.data.mel}
+        for field_name, value in facts.items():
+            if getattr(self.model, field_name, value) != value:
+                raise ValueError(f"model.{field_name}={getattr(self.model, field_name)}: data has {value}")
+
+    def with_steps(self, steps: int) -> "Recipe":
+        """The recipe for another number of steps; schedules that ended with the run still do."""
+        optim = self.optim
+
+        def stretched(o: OptimConfig) -> OptimConfig:
+            return dataclasses.replace(o, total_steps=steps) if o.total_steps == self.steps else o
+
+        optim = {k: stretched(o) for k, o in optim.items()} if isinstance(optim, dict) else stretched(optim)
+        return dataclasses.replace(self, steps=steps, optim=optim)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         several = isinstance(self.optim, dict)
         optim = {net: to_dict(o) for net, o in self.optim.items()} if several else to_dict(self.optim)
-        return to_dict(dataclasses.replace(self, optim=None)) | {"optim": optim}  # type: ignore[arg-type]
+        return to_dict(dataclasses.replace(self, optim=OptimConfig())) | {"optim": optim}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
@@ -90,13 +107,13 @@ class Recipe:
         Raises:
             ValueError: an unknown model or field.
         """
-        config = registry.module(values["name"]).Config
-        optim = values["optim"]
+        config, optim = registry.module(values["name"]).Config, values["optim"]
         several = all(isinstance(o, dict) for o in optim.values())
         made = (
             {net: from_dict(OptimConfig, o) for net, o in optim.items()} if several else from_dict(OptimConfig, optim)
         )
-        return from_dict(cls, values | {"model": from_dict(config, values["model"]), "optim": made})
+        model = from_dict(config, values["model"])
+        return dataclasses.replace(from_dict(cls, values | {"model": model, "optim": OptimConfig()}), optim=made)
 
 
 def load(config: str | Path) -> Recipe:

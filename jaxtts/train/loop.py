@@ -39,6 +39,7 @@ def fit(
     steps: int,
     workdir: str | Path,
     held_out: Iterable[Batch] = (),
+    shown: Batch | None = None,
     seed: int = 0,
     log_every: int = 50,
     eval_every: int = 1000,
@@ -46,27 +47,29 @@ def fit(
     save_every: int = 1000,
     keep: int = 3,
     description: dict[str, Any] | None = None,
+    recipe: dict[str, Any] | None = None,
     audio_seconds: Callable[[Batch], float] | None = None,
     sample_rate: int = 22050,
     mesh: Mesh | None = None,
 ) -> TrainState:
     """Trains `task` until `steps` steps are done, from the newest checkpoint in `workdir` if there is one.
 
-    SIGTERM and the first Ctrl-C save and return; so does the last step.
+    SIGTERM, the first Ctrl-C and the last step save and return.
 
     Args:
         task: the pure functions of one model.
-        batches: each `iter()` of it gives the same endless order of batches, dicts of arrays [B, ...] that have
-            the task's fields and may have 'ids'. An iterator with `get_state()`/`set_state(...)` (JSON-ready or bytes)
-            goes on where the checkpoint says; another one is wound forward.
+        batches: endless, dicts of arrays [B, ...] that have the task's fields, and perhaps 'ids'. An iterator with
+            `get_state()` (JSON-ready) and `set_state(...)` goes on where the checkpoint says; another one must
+            begin anew, always in the same order, and is wound forward.
         steps: number of steps of the whole run.
         workdir: gets checkpoints/, metrics.jsonl, tensorboard/, pictures/, sounds/, config.json, model.safetensors.
-        held_out: batches for `eval_step` and, the first one, for `sample`; each `iter()` of it gives them anew.
+        held_out: batches for `eval_step`; each `iter()` of it gives them anew.
+        shown: what `sample` is given; by default the first batch of `held_out`.
         seed: of the parameters and of each step's randomness.
         log_every, eval_every, sample_every, save_every: in steps; 0 is never (a checkpoint is written at the end).
         keep: number of checkpoints kept (0: all).
-        description: JSON stored in each checkpoint as 'description' and in the exported config.json: model name,
-            recipe, mel and text specs.
+        description: JSON for the exported config.json and each checkpoint: the model's name, mel and text specs.
+        recipe: JSON stored in each checkpoint.
         audio_seconds: batch -> seconds of audio in it, for the throughput.
         sample_rate: of the sounds in the log.
         mesh: devices with the axis 'data'; all there are by default.
@@ -75,7 +78,8 @@ def fit(
         ValueError: a batch lacks a field; no batches.
         FloatingPointError: a loss or gradient is not finite; the message names the step and the utterances.
     """
-    run = _Run(task, Path(workdir), mesh or data_mesh(), seed, description or {}, keep)
+    facts = {"description": description or {}, "recipe": recipe}
+    run = _Run(task, Path(workdir), mesh or data_mesh(), seed, facts, keep)
     try:
         run.begin(batches)
         run.log = Log(workdir, run.step, sample_rate) if run.chief else None
@@ -85,7 +89,7 @@ def fit(
                 for every, act in (
                     (log_every, run.report),
                     (eval_every, lambda: run.evaluate(held_out)),
-                    (sample_every, lambda: run.sample(held_out)),
+                    (sample_every, lambda: run.sample(shown or next(iter(held_out), None))),
                     (save_every, run.save),
                 ):
                     if every and run.step % every == 0:
@@ -111,8 +115,8 @@ class _Run:
     batches: Iterator[Batch]
     bar: tqdm
 
-    def __init__(self, task: Task, workdir: Path, mesh: Mesh, seed: int, description: dict[str, Any], keep: int):
-        self.task, self.workdir, self.mesh, self.seed, self.description = task, workdir, mesh, seed, description
+    def __init__(self, task: Task, workdir: Path, mesh: Mesh, seed: int, facts: dict[str, Any], keep: int):
+        self.task, self.workdir, self.mesh, self.seed, self.facts = task, workdir, mesh, seed, facts
         self.chief = jax.process_index() == 0
         self.log: Log | None = None
         self.checkpoints = Checkpoints(workdir, keep)
@@ -133,27 +137,35 @@ class _Run:
     def begin(self, batches: Iterable[Batch]) -> None:
         """Restores the newest checkpoint, or makes a state from the first batch."""
         self.batches = iter(batches)
+        start = self.position()
+        first = self.next_batch()
+        if start is None:
+            self.batches = itertools.chain([first], self.batches)
+        else:
+            self.batches.set_state(start)  # type: ignore
         latest = self.checkpoints.latest()
-        first = self.fields(self.next_batch(iter(batches)))
         if latest is None:
             began = time.perf_counter()
-            self.state = put_state(self.task.init(self.init_key, first), self.mesh)
+            self.state = put_state(self.task.init(self.init_key, self.fields(first)), self.mesh)
             say(f"initialised in {time.perf_counter() - began:.1f} s: {describe(self.state)}")
             return
-        like = jax.eval_shape(self.task.init, self.init_key, first)
-        self.state, self.step = self.checkpoints.restore(like, self.mesh), latest
         meta = self.checkpoints.meta()
         if meta["seed"] != self.seed:
             raise ValueError(f"seed={self.seed}: the run in {self.workdir} has seed {meta['seed']}; take that one")
-        loader = meta["loader"]
-        if loader is not None:
-            self.batches.set_state(bytes.fromhex(loader["bytes"]) if "bytes" in loader else loader["json"])  # type: ignore
-        else:
+        like = jax.eval_shape(self.task.init, self.init_key, self.fields(first))
+        self.state, self.step = self.checkpoints.restore(like, self.mesh), latest
+        if start is None:
             next(itertools.islice(self.batches, latest, latest), None)
+        else:
+            self.batches.set_state(meta["loader"])  # type: ignore
         say(f"going on from step {latest}: {describe(self.state)}")
 
-    def next_batch(self, batches: Iterator[Batch]) -> Batch:
-        batch = next(batches, None)
+    def position(self) -> Any:
+        """Where the loader stands, or None if it cannot tell."""
+        return self.batches.get_state() if hasattr(self.batches, "get_state") else None  # type: ignore
+
+    def next_batch(self) -> Batch:
+        batch = next(self.batches, None)
         if batch is None:
             raise ValueError("the loader gave no batch: are there fewer utterances than batch_size?")
         return batch
@@ -166,7 +178,7 @@ class _Run:
     def advance(self, audio_seconds: Callable[[Batch], float] | None) -> None:
         """Sends one step to the devices."""
         began = time.perf_counter()
-        batch = self.next_batch(self.batches)
+        batch = self.next_batch()
         self.waited += time.perf_counter() - began
         self.seconds += audio_seconds(batch) if audio_seconds else 0.0
         fields = self.fields(batch)
@@ -230,9 +242,9 @@ class _Run:
             self.log.scalars(self.step, means)
         self.started = time.perf_counter()
 
-    def sample(self, held_out: Iterable[Batch]) -> None:
-        """Lets the task show what it does with the first held-out batch; in the first process alone."""
-        batch = next(iter(held_out), None)
+    def sample(self, batch: Batch | None) -> None:
+        """Lets the task show what it does with a batch; in the first process alone."""
+        self.report()
         if self.log and batch is not None:
             self.log.media(self.step, self.task.sample(local(self.state), self.fields(batch), self.eval_key))
             self.started = time.perf_counter()
@@ -242,15 +254,11 @@ class _Run:
         self.report()
         if self.checkpoints.latest() == self.step:
             return
-        loader = None
-        if hasattr(self.batches, "get_state"):
-            position = self.batches.get_state()  # type: ignore
-            loader = {"bytes": position.hex()} if isinstance(position, bytes) else {"json": position}
-        meta = {"seed": self.seed, "loader": loader, "description": self.description}
+        meta = {"seed": self.seed, "loader": self.position()} | self.facts
         self.checkpoints.save(self.state, meta)
         if self.chief:
             params, config = self.task.inference(local(self.state))
-            export(self.workdir, params, config, self.description | {"step": self.step})
+            export(self.workdir, params, config, self.facts["description"] | {"step": self.step})
 
     def progress(self, steps: int) -> tqdm:
         """The bar on stderr; where that is a file, a line each half minute."""

@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, positioned):
 
                 def __next__(self):
                     outer.count = getattr(outer, "count", 0) + 1
-                    if outer.count > 18:  # one of them is the batch that init looks at
+                    if outer.count > 17 + positioned:  # which looks at the first batch twice
                         raise Killed
                     return next(inner)
 
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, positioned):
     seen.clear()
     resumed = fit(task(), loader(), steps=25, workdir=tmp_path / "b", log_every=1, **QUIET)
     if positioned:
-        assert seen == [0, *range(15, 25)]
+        assert seen == [0, *range(15, 25)]  # the first one only for its shapes
     equal(resumed, whole)
     assert losses(tmp_path / "b") == losses(tmp_path / "a")
     assert len(lines(tmp_path / "b")) == 25
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, positioned):
 def test_a_checkpoint_holds_the_exact_state_although_steps_donate_it(tmp_path):
     fit(task(), batches(), steps=40, workdir=tmp_path / "a", keep=0, **QUIET | {"save_every": 10})
     meta = Checkpoints(tmp_path / "a").meta(20)
-    assert meta == {"seed": 0, "loader": None, "description": {}}
+    assert meta == {"seed": 0, "loader": None, "description": {}, "recipe": None}
     state = fit(task(), batches(), steps=20, workdir=tmp_path / "b", **QUIET)
     restored = Checkpoints(tmp_path / "a").restore(jax.eval_shape(lambda: state), data_mesh(), 20)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -172,7 +172,7 @@ def test_a_signal_saves(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
     step = int(state.step)
     assert 5 <= step < 1_000_000 and Checkpoints(tmp_path).latest() == step
-    assert Checkpoints(tmp_path).meta()["loader"] == {"json": {"i": step}}
+    assert Checkpoints(tmp_path).meta()["loader"] == {"i": step}
 
 
 def test_refusals(tmp_path):

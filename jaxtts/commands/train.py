@@ -1,0 +1,162 @@
+"""`jaxtts train`: a recipe and a corpus to a trained model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from jaxtts.audio.spec import MelSpec
+    from jaxtts.data import Dataset
+    from jaxtts.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a folder of recordings with their texts.
+
+    The same command goes on from the newest checkpoint. SIGTERM and Ctrl-C save first. WORKDIR gets checkpoints/,
+    metrics.jsonl, tensorboard/, pictures/ and sounds/, and the model itself as config.json + model.safetensors.
+
+    jaxtts train glow_tts_ljspeech --data LJSpeech-1.1 --workdir runs/glow
+    jaxtts train configs/mine.py --data corpus --workdir runs/mine --set model.decoder_blocks=6 data.batch_size=16
+    """
+
+    config: tyro.conf.Positional[str]
+    """A recipe: a file with get_config(), or the name of one in configs/."""
+    data: Path
+    """The corpus, in the layout of LJSpeech (metadata.csv, wavs/), VCTK or LibriTTS."""
+    workdir: Path
+    """Where the run lives."""
+    steps: int | None = None
+    """Length of the run; a cosine schedule that ends with the recipe's run is stretched with it."""
+    batch_size: int | None = None
+    """Utterances (or cuts) in a step, over all devices together."""
+    seed: int | None = None
+    """Of the parameters, the order of the data and each step's randomness."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    """Other fields of the recipe: model.*, optim.*, data.*, log_every, eval_every, sample_every, save_every, keep."""
+    prepared: Path | None = None
+    """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
+    jobs: int | None = None
+    """Processes that prepare the corpus; by default one per CPU."""
+    distributed: bool = False
+    """One of several processes of a TPU pod or a cluster: calls jax.distributed.initialize()."""
+
+    def __call__(self) -> None:
+        """Runs it."""
+        train(self)
+
+
+def train(args: Train) -> None:
+    """Prepares the corpus and trains.
+
+    Raises:
+        ValueError: the recipe, an override or the corpus cannot be used; one sentence.
+    """
+    import jax
+
+    from jaxtts import registry
+    from jaxtts.data.batches import batches, bucket_shapes
+    from jaxtts.train.loop import fit, say
+
+    recipe = changed_recipe(args)
+    if args.distributed:
+        jax.distributed.initialize()
+    if recipe.data.batch_size % jax.device_count():
+        raise ValueError(f"data.batch_size={recipe.data.batch_size}: the {jax.device_count()} devices must divide it")
+    dataset = prepared(args, recipe)
+    say(dataset.summary())
+    if 1 < getattr(recipe.model, "num_speakers", 1) != len(dataset.speakers):
+        raise ValueError(f"model.num_speakers={recipe.model.num_speakers}: {args.data} has {len(dataset.speakers)}")
+    training, held_out = dataset.held_out(recipe.data.held_out)
+
+    task = registry.module(recipe.name).build_task(recipe.model, recipe.optim)
+    fields = [name for name in ("text", "mel", "wave") if name in task.fields]
+    size, cut = recipe.data.batch_size, recipe.data.segment_length
+    common = {"segment_length": cut, "process": jax.process_index(), "num_processes": jax.process_count()}
+    if cut is None:
+        common["buckets"] = bucket_shapes(dataset, recipe.data.buckets)
+    loader = batches(training, fields, size, recipe.seed, **common)
+    unseen, shown = [], None
+    if len(held_out):
+        unseen = list(batches(held_out, fields, size, epochs=1, **common))
+        shown = next(batches(held_out.select([0]), fields, 1, buckets=1, prefetch=0))  # whole, cut or not
+    say(
+        f"{len(training)} to train on, {len(held_out)} held out; {loader.batches_per_epoch:.1f} batches per epoch, "
+        f"shapes (frames, symbols) {' '.join(map(str, loader.buckets))}\n"
+        f"{jax.device_count()} device(s): {jax.devices()[0].device_kind}"
+    )
+    fit(
+        task,
+        loader,
+        steps=recipe.steps,
+        workdir=args.workdir,
+        held_out=unseen,
+        shown=shown,
+        seed=recipe.seed,
+        log_every=recipe.log_every,
+        eval_every=recipe.eval_every,
+        sample_every=recipe.sample_every,
+        save_every=recipe.save_every,
+        keep=recipe.keep,
+        description=describe(recipe, dataset, task.fields),
+        recipe=recipe.to_dict(),
+        audio_seconds=lambda batch: jax.process_count() * seconds(batch, dataset.mel),
+        sample_rate=dataset.mel.sample_rate,
+    )
+
+
+def changed_recipe(args: Train) -> "Recipe":
+    """The recipe with the command line's changes."""
+    from jaxtts.recipe import load, override
+
+    recipe = load(args.config)
+    for change in args.set:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise ValueError(f"--set {change}: give FIELD=VALUE, for example data.batch_size=16")
+        changed = override(recipe, name, value)
+        recipe = recipe.with_steps(changed.steps) if name == "steps" else changed
+    if args.batch_size is not None:
+        recipe = override(recipe, "data.batch_size", args.batch_size)
+    if args.seed is not None:
+        recipe = override(recipe, "seed", args.seed)
+    return recipe if args.steps is None else recipe.with_steps(args.steps)
+
+
+def prepared(args: Train, recipe: "Recipe") -> "Dataset":
+    """The corpus as records; of several processes the first one prepares it, if they share a disk."""
+    import jax
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    from jaxtts.data import prepare, read_corpus
+
+    folder = args.prepared or args.workdir.absolute().parent / "prepared"
+    utterances = read_corpus(args.data, column=recipe.data.column)
+    for mine in (jax.process_index() == 0, True):
+        if mine:
+            name = args.data.absolute().name
+            dataset = prepare(utterances, recipe.data.mel, recipe.data.text, folder, name=name, jobs=args.jobs)
+        if jax.process_count() > 1:
+            sync_global_devices("prepared")
+    return dataset
+
+
+def describe(recipe: "Recipe", dataset: "Dataset", fields: Sequence[str]) -> dict[str, Any]:
+    """What config.json says besides the model's configuration: enough to speak with it."""
+    facts: dict[str, Any] = {"model": recipe.name, "mel": dataset.mel.to_dict()}
+    if "text" in fields:
+        facts |= {"text": dataset.text.to_dict(), "speakers": list(dataset.speakers)}
+    return facts
+
+
+def seconds(batch: dict[str, Any], mel: "MelSpec") -> float:
+    """Seconds of audio in a batch, padding not counted."""
+    if "mel_lengths" in batch:
+        return float(batch["mel_lengths"].sum()) * mel.hop_length / mel.sample_rate
+    if "wave_lengths" in batch:
+        return float(batch["wave_lengths"].sum()) / mel.sample_rate
+    return batch["wave"].size / mel.sample_rate if "wave" in batch else 0.0
