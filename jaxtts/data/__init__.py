@@ -10,16 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtts.data.batches import Loader, batches, bucket_shapes
+    from jaxtts.data.batches import Batches, Loader, bucket_shapes
     from jaxtts.data.builder import prepare
     from jaxtts.data.corpora import Utterance, read_corpus
     from jaxtts.data.dataset import Dataset
 
 _HOMES = {
-    "Loader": "batches", "bucket_shapes": "batches", "prepare": "builder",
+    "Batches": "batches", "Loader": "batches", "bucket_shapes": "batches", "prepare": "builder",
     "Utterance": "corpora", "read_corpus": "corpora", "Dataset": "dataset",
 }  # fmt: skip
-__all__ = ["Dataset", "Loader", "Utterance", "bucket_shapes", "prepare", "read_corpus"]
+__all__ = ["Batches", "Dataset", "Loader", "Utterance", "bucket_shapes", "prepare", "read_corpus"]
 
 
 def __getattr__(name: str):

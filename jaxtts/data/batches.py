@@ -1,7 +1,9 @@
 """Batches of static shapes from a prepared corpus: a Grain pipeline whose position can be saved exactly.
 
-    loader = batches(dataset, ("text", "mel"), 16, seed=0)
-    batch = next(loader); state = loader.get_state(); loader.set_state(state)
+    train = batches(dataset, ("text", "mel"), 16, seed=0)
+    loader = iter(train)                                # from the first batch on, each time
+    batch = next(loader)
+    state = loader.get_state(); loader.set_state(state)
 
 The epoch's order is a permutation drawn from (seed, epoch). Each utterance joins the smallest bucket (frames, symbols)
 that holds it; a full bucket is a batch. At the end of an epoch what is left over moves up into larger buckets, so that
@@ -125,17 +127,27 @@ class PlanIterator(grain.DatasetIterator):
         return Plan(number, bucket, tuple(places[:size]))
 
 
-class Loader(Iterator[dict[str, Any]]):
-    """An iterator over batches; `batches` makes it.
+class Batches:
+    """What `batches` makes: each `iter` of it is a `Loader` that begins at the first batch.
 
     Attributes:
-        buckets: the shapes (frames, symbols); a crop loader has one.
+        buckets: the shapes (frames, symbols) of the batches; crops have one.
         batches_per_epoch: on average.
     """
 
-    def __init__(self, iterator: Any, buckets: Buckets, batches_per_epoch: float, signature: str):
-        self._cell, self._signature = [iterator], signature
+    def __init__(self, pipeline: grain.IterDataset, buckets: Buckets, batches_per_epoch: float, signature: str):
+        self._pipeline, self._signature = pipeline, signature
         self.buckets, self.batches_per_epoch = buckets, batches_per_epoch
+
+    def __iter__(self) -> "Loader":
+        return Loader(iter(self._pipeline), self._signature)
+
+
+class Loader(Iterator[dict[str, Any]]):
+    """An iterator over batches whose position can be saved and set."""
+
+    def __init__(self, iterator: Any, signature: str):
+        self._cell, self._signature = [iterator], signature
         self.close = weakref.finalize(self, _close, self._cell)  # ends the reading thread, at the latest at exit
 
     def __next__(self) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def batches(
     dataset: Dataset, fields: Sequence[str], batch_size: int, seed: int = 0, *, segment_length: int | None = None,
     buckets: int | Sequence[tuple[int, int]] = 6, epochs: int | None = None, process: int = 0, num_processes: int = 1,
     prefetch: int = 8,
-) -> Loader:  # fmt: skip
+) -> Batches:  # fmt: skip
     """Batches for training or evaluation.
 
     Args:
@@ -179,11 +191,11 @@ def batches(
             [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32. With
             `segment_length` 'wave' and 'mel' are aligned random crops: wave [B, segment_length], mel
             [B, segment_length / hop_length, M]; a shorter recording is followed by silence.
-            Always there: speaker [B] int32 and ids, a list of str.
+            Always there: speaker [B] int32 and ids, a list of str. A task's `fields` may be given as they are.
         batch_size: of all processes together.
         seed: of the order and of the crops.
         segment_length: in samples, a multiple of the hop length; None gives whole utterances.
-        buckets: how many shapes, or the shapes (frames, symbols) themselves: give `loader.buckets` of the training
+        buckets: how many shapes, or the shapes (frames, symbols) themselves: give `train.buckets` of the training
             part to the held-out one, so that nothing is compiled twice.
         epochs: stop after so many; the last batch is then filled up with repeated utterances whose id is ''. None
             never stops.
@@ -195,7 +207,10 @@ def batches(
         ValueError: an argument is out of range, or an utterance fits in none of the buckets.
     """
     hop = dataset.mel.hop_length
-    if not fields or set(fields) - set(FIELDS):
+    if unknown := set(fields) - {*FIELDS, *(f"{name}_lengths" for name in FIELDS), "speaker", "ids"}:
+        raise ValueError(f"fields names {', '.join(sorted(unknown))}; choose from {', '.join(FIELDS)}")
+    chosen = tuple(name for name in FIELDS if name in fields)
+    if not chosen:
         raise ValueError(f"fields is {tuple(fields)}; choose from {', '.join(FIELDS)}")
     if not len(dataset):
         raise ValueError("dataset has no utterances: nothing to train on")
@@ -204,18 +219,20 @@ def batches(
     if segment_length is not None:
         if segment_length < hop or segment_length % hop:
             raise ValueError(f"segment_length is {segment_length}; give a multiple of the hop length {hop}")
-        if "text" in fields:
+        if "text" in chosen:
             raise ValueError("fields names 'text', which a random segment_length crop does not have; drop one of them")
         shapes, bucket_of = ((segment_length // hop, 0),), np.zeros(len(dataset), np.int64)
     else:
         shapes = bucket_shapes(dataset, buckets) if isinstance(buckets, int) else _checked(buckets)
         bucket_of = _assign(dataset, shapes)
-    collate = _Collate(dataset, tuple(fields), shapes, segment_length, seed, slice(process, None, num_processes))
+    silence = mel_spectrogram_np(np.zeros(4 * dataset.mel.n_fft, np.float32), dataset.mel)[0]  # [M]
+    mine = slice(process, None, num_processes)
+    collate = _Collate(dataset, chosen, shapes, segment_length, seed, mine, silence)
     pipeline = Plans(bucket_of, batch_size, seed, epochs).map(collate)
-    iterator = iter(ThreadPrefetchIterDataset(pipeline, prefetch_buffer_size=prefetch))
     key = json.dumps([dataset.ids.tolist(), shapes, batch_size, seed, segment_length])
     signature = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Loader(iterator, shapes, len(dataset) / batch_size, signature)
+    pipeline = ThreadPrefetchIterDataset(pipeline, prefetch_buffer_size=prefetch)
+    return Batches(pipeline, shapes, len(dataset) / batch_size, signature)
 
 
 def _checked(buckets: Sequence[tuple[int, int]]) -> Buckets:
@@ -244,6 +261,7 @@ class _Collate(NamedTuple):
     segment_length: int | None
     seed: int
     mine: slice
+    silence: np.ndarray
 
     def __call__(self, plan: Plan) -> dict[str, Any]:
         places = plan.places[self.mine]
@@ -275,13 +293,12 @@ class _Collate(NamedTuple):
             crops["wave"] = _pad([_wave(w) for w in cut], segment)  # [B, segment]
         if "mel" in self.fields:
             cut = [r["mel"][s : s + frames] for s, r in zip(starts, records, strict=True)]
-            silence = mel_spectrogram_np(np.zeros(4 * self.dataset.mel.n_fft, np.float32), self.dataset.mel)[0]
-            crops["mel"] = _pad(cut, frames, silence)  # [B, segment / hop, M]
+            crops["mel"] = _pad(cut, frames, self.silence)  # [B, segment / hop, M]
         return crops
 
 
 def _wave(samples: np.ndarray) -> np.ndarray:
-    return samples.astype(np.float32) / 32768.0
+    return samples.astype(np.float32) * np.float32(1 / 32768)
 
 
 def _pad(values: Sequence[np.ndarray], length: int, fill: Any = 0) -> np.ndarray:

@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -28,17 +29,19 @@ from typing import Any
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from tqdm import tqdm
 
 from jaxtts import __version__
 from jaxtts.audio import features
 from jaxtts.audio.io import load
-from jaxtts.audio.spec import MelSpec
+from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.data.corpora import Utterance
 from jaxtts.data.dataset import INDEX, REJECTED, Dataset
 from jaxtts.text import FrontEnd, TextSpec, build
 
 SPACE = " "
+SHARD = 512  # records in a file, held in memory until it is written
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,8 +49,8 @@ class CorpusConfig(tfds.core.BuilderConfig):
     """What is prepared, how, and in how many processes."""
 
     utterances: Sequence[Utterance] = dataclasses.field(default=(), repr=False)
-    mel: MelSpec | None = None
-    text: TextSpec | None = None
+    mel: MelSpec = dataclasses.field(default_factory=lambda: mel_spec("hifigan"))
+    text: TextSpec = TextSpec()
     jobs: int = 1
     progress: bool = True
 
@@ -78,6 +81,25 @@ class Corpus(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {"train": self._generate_examples()}
 
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """Writes record after record: TFDS's own writer keeps 1 GB in memory and beyond that needs TensorFlow."""
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=self.data_path, dataset_name=self.name, split="train", filetype_suffix="array_record",
+            template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+        )  # fmt: skip
+        examples = (self.info.features.serialize_example(example) for _, example in self._generate_examples())
+        lengths, size = [], 0
+        while shard := list(itertools.islice(examples, SHARD)):
+            path = template.sharded_filepath(shard_index=len(lengths), num_shards=None)
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            for record in shard:
+                writer.write(record)
+            writer.close()
+            lengths.append(len(shard))
+            size += sum(map(len, shard))
+        split = tfds.core.SplitInfo(name="train", shard_lengths=lengths, num_bytes=size, filename_template=template)
+        self.info.set_splits(tfds.core.SplitDict([split]))
+
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         speakers = sorted({u.speaker for u in config.utterances})
@@ -101,7 +123,7 @@ class Corpus(tfds.core.GeneratorBasedBuilder):
             reasons = "; ".join(f"{r['id']}: {r['reason']}" for r in rejected[:3])
             raise ValueError(f"none of the {len(rejected)} utterances can be used ({reasons})")
         head = {"mel": config.mel.to_dict(), "text": config.text.to_dict(), "speakers": speakers}
-        folder = Path(self.data_path)  # a temporary one, renamed once all is written
+        folder = Path(self.data_dir)  # a temporary one, renamed once all is written
         (folder / INDEX).write_text(json.dumps(head | index, ensure_ascii=False), encoding="utf-8")
         (folder / REJECTED).write_text(json.dumps(rejected, ensure_ascii=False, indent=1), encoding="utf-8")
 

@@ -2,7 +2,8 @@
 
     ljspeech    wavs/ID.wav + metadata.csv: `id|raw|normalized` (or `id|text`), no header, no quoting
     speakers    one ljspeech folder per speaker: NAME/wavs/ID.wav + NAME/metadata.csv
-    vctk        0.92: txt/p225/p225_001.txt + wav48_silence_trimmed/p225/p225_001_mic1.flac; older: wav48/p225/p225_001.wav
+    vctk        txt/p225/p225_001.txt + wav48_silence_trimmed/p225/p225_001_mic1.flac (0.92)
+                or wav48/p225/p225_001.wav (older)
     libritts    .../SPEAKER/CHAPTER/ID.wav + ID.normalized.txt (or ID.original.txt, or *.trans.tsv)
 
 A reader lists what is there and reads no sound. An utterance whose recording or transcript is missing is listed too
@@ -46,8 +47,8 @@ def read_corpus(folder: str | Path, layout: str | None = None, *, column: str = 
         layout = next((name for name, (fits, _) in LAYOUTS.items() if fits(root)), None)
         if layout is None:
             raise ValueError(
-                f"{root} is no corpus: looked for metadata.csv (ljspeech), */metadata.csv (speakers), txt/ with wav48/ or "
-                "wav48_silence_trimmed/ (vctk), */*/*.normalized.txt, *.original.txt or *.trans.tsv (libritts)"
+                f"{root} is no corpus: looked for metadata.csv (ljspeech), */metadata.csv (speakers), txt/ and "
+                "wav48/ or wav48_silence_trimmed/ (vctk), *.normalized.txt, *.original.txt or *.trans.tsv (libritts)"
             )
     elif layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
@@ -70,10 +71,10 @@ def _ljspeech(root: Path, column: str, speaker: str = "", prefix: str = "") -> l
             continue
         fields = line.split("|")
         if len(fields) not in (2, 3):
-            raise ValueError(f"{metadata}:{number} has {len(fields)} columns; 'id|text' or 'id|raw|normalized' is needed")
+            raise ValueError(f"{metadata}:{number} has {len(fields)} columns; it needs id|text or id|raw|normalized")
         name, text = fields[0].strip(), fields[1 if column == "raw" else -1].strip() or fields[1].strip()
         path = root / "wavs" / (name if name.lower().endswith(AUDIO_SUFFIXES) else f"{name}.wav")
-        utterances.append(Utterance(prefix + name, path, text, speaker or root.name))
+        utterances.append(Utterance(prefix + name, path, text, speaker or root.resolve().name))
     return utterances
 
 

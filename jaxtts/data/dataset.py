@@ -69,7 +69,8 @@ class Dataset:
 
     def records(self, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The records of some utterances of this part: id, text, tokens, speaker, wave (int16), mel."""
-        return list(self._source.__getitems__([int(self.rows[i]) for i in places]))
+        records = self._source.__getitems__([int(self.rows[i]) for i in places])
+        return [r | {"id": r["id"].decode(), "text": r["text"].decode()} for r in records]
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Dataset":
         """The part that holds only these utterances."""
@@ -84,17 +85,18 @@ class Dataset:
             ValueError: nothing would be left to train on.
         """
         if not 0 <= count < len(self):
-            raise ValueError(f"held_out is {count}, but it must be at least 0 and less than {len(self)}, the utterances")
+            raise ValueError(f"held_out is {count}; it must be at least 0 and less than the {len(self)} utterances")
         order = np.argsort([hashlib.sha256(str(i).encode()).hexdigest() for i in self.ids], kind="stable")
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
 
     def summary(self) -> str:
         """What is here and what was left out, for people."""
         total = len(self) + len(self.rejected)
+        frames, symbols = self.frames, self.symbols
         lines = [
             f"{len(self)} utterances, {self.samples.sum() / self.mel.sample_rate / 3600:.2f} h, "
-            f"{len(self.speakers)} speaker{'s' * (len(self.speakers) != 1)}, {self.frames.min()} to {self.frames.max()} "
-            f"frames, {self.symbols.min()} to {self.symbols.max()} symbols ({self.path})"
+            f"{len(self.speakers)} speaker{'s' * (len(self.speakers) != 1)}, "
+            f"{frames.min()} to {frames.max()} frames, {symbols.min()} to {symbols.max()} symbols ({self.path})"
         ]
         if self.rejected:
             lines.append(f"{len(self.rejected)} of {total} rejected, listed in {self.path / REJECTED}:")
