@@ -2,7 +2,7 @@
 
 Matches the mel front ends of jik876/hifi-gan, NVIDIA/tacotron2, jaywalnut310/vits and Resemblyzer (golden tests).
 Differences: the mel filters are computed here, not by `librosa.filters.mel` (equal to float32 rounding; the first call
-of librosa's costs 0.7 s of CPU time, most of it the import of numba, ours 0.01 s); only the window's samples are framed,
+of librosa's costs 0.7 s of CPU time, most of it importing numba, ours 0.01 s); only the window's samples are framed,
 by slices where hop and window share a large divisor.
 """
 
