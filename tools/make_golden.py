@@ -117,6 +117,7 @@ def _vocoder(weight_norm: Any) -> Any:
             super().__init__()
             self.convs = nn.ModuleList([weight_norm(nn.Conv1d(2, 2, 3)), nn.Conv1d(2, 1, 1, bias=False)])
             self.norm = nn.BatchNorm1d(2)
+            self.dropout = nn.Dropout(0.1)
             self.alpha = nn.Parameter(torch.randn(2))
             self.register_buffer("kept", torch.arange(3))
             self.register_buffer("window", torch.hann_window(4), persistent=False)

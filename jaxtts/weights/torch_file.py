@@ -30,7 +30,7 @@ import numpy as np
 from jaxtts.weights.safetensors import dtype_named
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_MAX_NODES = 2_000_000  # what a walk over a checkpoint visits at most: a small pickle can stand for a huge tree
+_MAX_NODES = 300_000  # what a walk over a checkpoint visits at most: a small pickle can stand for a huge tree
 _MAX_DEPTH = 100
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
@@ -507,7 +507,7 @@ def _leaves(root: Any) -> Iterator[tuple[str, Any]]:
         name, node, depth = stack.pop()
         children = list(_children(node))
         if not children:
-            if not isinstance(node, dict):
+            if not isinstance(node, dict) and not _is_module(node):  # an empty one, such as a Dropout
                 yield name, node
             continue
         if depth > _MAX_DEPTH:

@@ -69,12 +69,12 @@ def tensor(size: tuple, stride: tuple, offset: int = 0, name: str = "0") -> byte
 EVENTS: list[str] | None = None
 
 
-def _hook(event, _args):
+def _hook(event, args):
     if EVENTS is not None and event in (
         "exec", "compile", "import", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen",
         "socket.__new__", "pickle.find_class", "ctypes.dlopen", "marshal.loads",
     ):  # fmt: skip
-        EVENTS.append(event)
+        EVENTS.append(f"{event} {args[:1]}")
 
 
 sys.addaudithook(_hook)
@@ -84,7 +84,7 @@ sys.addaudithook(_hook)
 def nothing_runs():
     """The interpreter itself reports imports, commands, code and pickle's own look-up of names: there must be none."""
     global EVENTS
-    for codec in ("ascii", "latin1", "unicode_escape", "raw_unicode_escape"):
+    for codec in ("ascii", "latin1", "cp437", "unicode_escape", "raw_unicode_escape"):
         codecs.lookup(codec)  # Python's own, imported at their first use
     EVENTS = []
     try:
