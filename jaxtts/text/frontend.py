@@ -11,6 +11,7 @@ warning that names each (`strict=True`, for corpora: refuses them); a text with 
 import dataclasses
 import importlib
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -134,7 +135,7 @@ class FrontEnd:
         Raises:
             ValueError: nothing to speak, broken SSML, or (strict) unspeakable characters.
         """
-        ssml = text.lstrip().startswith("<speak")
+        ssml = re.match(r"\s*<speak[\s/>]", text) is not None
         clean, unknown = (self._clean_ssml if ssml else self._clean)(text)
         if unknown:
             names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
@@ -178,13 +179,18 @@ class FrontEnd:
         return [s for s in (self.spec.symbols[int(i)] for i in ids) if s not in extra]
 
     def _clean(self, text: str) -> tuple[str, list[str]]:
-        clean, unknown = normalise(text, self.spec.language)
-        if self.spec.frontend == "characters":
-            clean = clean.lower() if self.spec.lowercase else clean
-            missing = dict.fromkeys(c for c in clean if c not in self._ids and c != "\n")
-            unknown += missing
-            clean = clean.translate({ord(c): " " for c in missing})
-        return clean, unknown
+        """Normalised text and the characters cut out; marks that the inventory lacks go in silence."""
+        phonemes = self.spec.frontend in ("gruut", "arpabet")
+        clean, unknown = normalise(text, self.spec.language, write_out=phonemes)
+        if phonemes:
+            return clean, unknown
+        characters = self.spec.frontend == "characters"
+        clean = clean.lower() if characters and self.spec.lowercase else clean
+        missing = {c for c in clean if c not in self._ids and c not in ("\n" if characters else "\n' ")
+                   and (characters or unicodedata.category(c)[0] == "P")}
+        unknown += [c for c in dict.fromkeys(clean) if c in missing and unicodedata.category(c)[0] != "P"]
+        clean = re.sub(r" +(?=[ ,;:.?!])", "", clean.translate({ord(c): " " for c in missing}))
+        return clean if any(map(str.isalnum, clean)) else "", unknown
 
     def _clean_ssml(self, text: str) -> tuple[str, list[str]]:
         """Checks the elements of SSML and cleans the text between them."""
@@ -206,6 +212,11 @@ class FrontEnd:
             name = str(element.tag).rpartition("}")[2]
             if name not in _SSML_ELEMENTS:
                 raise ValueError(f"SSML element <{name}> is not supported: take {', '.join(sorted(_SSML_ELEMENTS))}")
+            if name not in ("speak", "p", "s") and self.spec.frontend not in ("gruut", "arpabet"):
+                raise ValueError(f"SSML element <{name}> needs the front end 'gruut', not {self.spec.frontend!r}")
+            time = element.get("time", "")
+            if name == "break" and not re.fullmatch(r"\d{1,3}(\.\d+)?s|\d{1,6}ms", time):
+                raise ValueError(f"SSML break has time={time!r}: take seconds or milliseconds, '0.5s' or '500ms'")
             element.tag = name
             for attribute in list(element.attrib):
                 if attribute.endswith("}lang") and element.attrib.pop(attribute)[:2].lower() != self.spec.language[:2]:
@@ -228,10 +239,15 @@ class _Characters:
             yield Sentence(sentence, list(sentence))
 
 
+_SENTENCE_END = re.compile(r"(?:[?!]|(?<!\b[A-Z])(?<!\b[DMS]r)(?<!\bMrs)(?<!\bMs)(?<!\b[MS]t)(?<!\bvs)\.)['\")]*\s+"
+                           r"|\n\s*\n")
+
+
 def split_sentences(text: str) -> list[str]:
-    """Cuts a text behind `.`, `?` or `!` (with closing quotes) and at empty lines."""
-    pieces = re.split(r"\n\s*\n|(?<=[.?!])\s+|(?<=[.?!]['\")])\s+", text)
-    return [" ".join(p.split()) for p in pieces if p.strip()]
+    """Cuts a text behind `.`, `?` or `!` (with closing quotes; not behind titles and initials) and at empty lines."""
+    ends = [0, *(m.end() for m in _SENTENCE_END.finditer(text)), len(text)]
+    sentences = (" ".join(text[i:j].split()) for i, j in zip(ends, ends[1:], strict=False))
+    return [s for s in sentences if any(map(str.isalnum, s))]
 
 
 def assemble(words: Iterable[Word]) -> Iterable[Sentence]:

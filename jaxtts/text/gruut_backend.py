@@ -1,10 +1,16 @@
 """Phonemes from gruut (MIT, offline): tokeniser, numbers, dates, currency, lexicon and a model for unknown words.
 
-Two things differ from `gruut.sentences`. The lexicon is read by our own `Lexicon`: gruut's database has no index, so
-each of its lookups scans all 129,000 rows (4 ms); ours asks for all the words of a text in one scan. And words that
-gruut would leave silent (no lexicon entry and nothing from its model) are spelled out.
+What differs from `gruut.sentences`, and why:
+
+- The lexicon is read by our own `Lexicon`. gruut's database has no index, so each of its lookups scans all 129,000
+  rows (4 ms); ours asks for all the words of a text in one scan.
+- A sentence of plain words that the lexicon knows in one pronunciation needs no more than the lexicon. `plain` speaks
+  it without importing gruut, which takes 0.35 s; everything else (numbers, abbreviations, homographs, unknown words)
+  goes to gruut. Both ways give the same tokens.
+- Words that gruut would leave silent (`1.2.3.4`, `hmm`) are spelled out.
 """
 
+import importlib.util
 import logging
 import re
 import sqlite3
@@ -14,37 +20,50 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts.text.frontend import Sentence, Word, assemble
-from jaxtts.text.symbols import PUNCTUATION
+from jaxtts.text.symbols import PUNCTUATION, TERMINAL
 
-CHUNK = 1000  # characters handed to gruut at once: its time grows faster than the text
+FULL_LOAD = 25  # reading the whole lexicon takes as long as this many scans
+LONGEST = 500  # characters handed to gruut at once: its time grows faster than the text
+_ABBREVIATIONS = {"co", "dr", "drs", "jr", "ltd", "mr", "ms", "mrs", "st", "vs", "mt"}
+_PLAIN_WORD = re.compile(r"([A-Za-z][a-z]*(?:'[a-z]+)?)([.?!,;:]?)")
 
 
 class Lexicon:
     """Pronunciations of words, read from gruut's database on demand, many at once."""
 
     def __init__(self, path: Path):
-        self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        self._known: dict[str, dict[str, list[str]]] = {}
+        self._database = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        self._known: dict[str, dict[str, str]] = {}
+        self._scans = 0
 
     def fetch(self, words: Iterable[str]) -> None:
         """Reads the entries of the words that are not known yet, in one scan."""
         new = list({w for w in words if w not in self._known})
-        query = "SELECT word, role, phonemes FROM word_phonemes WHERE word IN (%s) ORDER BY pron_order"
-        for start in range(0, len(new), 900):
-            part = new[start:start + 900]
+        query = "SELECT word, role, phonemes FROM word_phonemes %s ORDER BY pron_order"
+        for part in (new[i:i + 900] for i in range(0, len(new), 900)):
             self._known.update((w, {}) for w in part)
-            for word, role, phonemes in self._database.execute(query % ",".join("?" * len(part)), part):
-                self._known[word].setdefault(role, phonemes.split())
+            if self._scans > FULL_LOAD:
+                continue
+            self._scans += 1
+            if self._scans > FULL_LOAD:
+                self._known = {w: {} for w in part}
+                rows = self._database.execute(query % "")
+            else:
+                rows = self._database.execute(query % f"WHERE word IN ({','.join('?' * len(part))})", part)
+            for word, role, phonemes in rows:
+                self._known.setdefault(word, {}).setdefault(role, phonemes)
 
-    def __call__(self, word: str, role: str | None = None, do_transforms: bool = True) -> list[str] | None:
-        """Phonemes of a word in a role (part of speech), as gruut's own lookup finds them."""
-        forms = spellings(word) if do_transforms else [word]
+    def roles(self, word: str, transform: bool = True) -> dict[str, str]:
+        """Pronunciations of a word by role (part of speech), most usual first; empty for an unknown word."""
+        forms = spellings(word) if transform else [word]
         if any(form not in self._known for form in forms):
             self.fetch(forms)
-        roles = next((self._known[form] for form in forms if self._known[form]), None)
-        if roles is None:
-            return None
-        return roles.get(role or "") or roles.get("") or next(iter(roles.values()))
+        return next((self._known[form] for form in forms if self._known.get(form)), {})
+
+    def __call__(self, word: str, role: str | None = None, do_transforms: bool = True) -> list[str] | None:
+        """Phonemes of a word in a role, as gruut's own lookup finds them."""
+        roles = self.roles(word, do_transforms)
+        return (roles.get(role or "") or roles.get("") or next(iter(roles.values()))).split() if roles else None
 
 
 def spellings(word: str) -> list[str]:
@@ -57,33 +76,63 @@ class Phonemizer:
     """Clean text to sentences of phonemes."""
 
     def __init__(self, language: str = "en-us"):
-        try:
-            from gruut.lang import get_settings
-            from gruut.text_processor import TextProcessor
-            from gruut.utils import find_lang_dir, resolve_lang
-        except ImportError as error:
-            raise ValueError("the front end 'gruut' needs the package gruut: pip install 'gruut[en]'") from error
-        logging.getLogger("gruut").addHandler(logging.NullHandler())  # it logs tracebacks of numbers it cannot read
-        self.language = resolve_lang(language)
-        folder = find_lang_dir(self.language)
-        if folder is None or not (Path(folder) / "lexicon.db").is_file():
-            raise ValueError(f"gruut has no data for language {language!r}: pip install 'gruut[{language[:2]}]'")
-        self.lexicon = Lexicon(Path(folder) / "lexicon.db")
-        settings = get_settings(self.language, lang_dir=folder, lookup_phonemes=self.lexicon)
-        self._model = settings.guess_phonemes
-        settings.guess_phonemes = self.guess
-        self._processor = TextProcessor(default_lang=self.language, settings={self.language: settings})
+        module = f"gruut_lang_{language[:2].lower()}"
+        if not importlib.util.find_spec("gruut") or not importlib.util.find_spec(module):
+            raise ValueError(f"the front end 'gruut' needs its data for {language!r}: "
+                             f"pip install 'gruut[{language[:2].lower()}]'")
+        self.language = language
+        self._folder = Path(importlib.import_module(module).get_lang_dir())
+        self.lexicon = Lexicon(self._folder / "lexicon.db")
+        self._loaded: Any = None
+        self._model: Any = None
         self._lock = threading.Lock()
 
     def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
         with self._lock:
-            words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
-            self.lexicon.fetch(form for word in set(words) for form in spellings(word))
-            result: list[Sentence] = []
-            for chunk in [text] if ssml else chunks(text):
-                for sentence in self._sentences(chunk, ssml):
-                    result += assemble(self._words(sentence))
-            return result
+            self.lexicon.fetch(form for word in set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text))
+                               for form in spellings(word))
+            sentences: list[list[Word]] = [[]]
+            for piece, whole in [(text, True)] if ssml else pieces(text):
+                spoken = None if ssml else self.plain(piece)
+                for words in self._by_gruut(piece, ssml) if spoken is None else spoken:
+                    sentences[-1].extend(words)
+                    sentences.append([])
+                if not whole and len(sentences) > 1 and sentences[-2][-1].mark not in TERMINAL:
+                    sentences.pop()  # the sentence goes on in the next piece
+            return [sentence for words in sentences for sentence in assemble(words)]
+
+    def plain(self, text: str) -> list[list[Word]] | None:
+        """Words of each sentence by the lexicon alone, or None if that may differ from what gruut says."""
+        if not self.language.lower().startswith("en"):
+            return None
+        sentences: list[list[Word]] = [[]]
+        for token in re.sub(r"(?<=[a-z])-(?=[a-z])", " ", text).split():
+            match = _PLAIN_WORD.fullmatch(token)
+            if not match or len(match[1]) == 1 and token not in ("a", "A", "I"):
+                return None
+            word, mark = match[1], match[2]
+            roles = self.lexicon.roles(word)
+            spoken = {p for role, p in roles.items() if role != "gruut:letter"}
+            if len(spoken) != 1 or word.lower() in _ABBREVIATIONS:
+                return None
+            sentences[-1].append(Word(word, tuple(spoken.pop().split()), mark))
+            if mark in TERMINAL:
+                sentences.append([])
+        return [words for words in sentences if words]
+
+    @property
+    def _processor(self) -> Any:
+        if self._loaded is None:
+            from gruut.lang import get_settings
+            from gruut.text_processor import TextProcessor
+            from gruut.utils import resolve_lang
+
+            logging.getLogger("gruut").addHandler(logging.NullHandler())  # it logs tracebacks of odd numbers
+            name = resolve_lang(self.language)
+            settings: Any = get_settings(name, lang_dir=self._folder, lookup_phonemes=self.lexicon)
+            self._model, settings.guess_phonemes = settings.guess_phonemes, self.guess
+            self._loaded = TextProcessor(default_lang=name, settings={name: settings})
+        return self._loaded
 
     def guess(self, word: str, role: str | None = None) -> list[str]:
         """Phonemes of a word outside the lexicon; letters and digits that the model cannot read are spelled out."""
@@ -94,22 +143,23 @@ class Phonemizer:
             if part.isdigit():
                 part = num2words(int(part), lang=self.language[:2])
             known = self.lexicon(part)
-            if not known and re.search("[aeiouy]", part.lower()) or not part.isascii():
+            if not known and len(part) <= 50 and (re.search("[aeiouy]", part.lower()) or not part.isascii()):
                 known = list(self._model(part)) if self._model else []
             if not known:
-                known = [p for letter in part.lower() for p in self.lexicon(letter, "gruut:letter") or ()]
+                known = [p for letter in part for p in self.lexicon(letter, "gruut:letter") or ()]
             phonemes += known
         return phonemes
 
-    def _sentences(self, text: str, ssml: bool) -> list[Any]:
+    def _by_gruut(self, text: str, ssml: bool = False) -> list[list[Word]]:
+        """Words of each sentence as gruut reads it; what it fails on is given to it in smaller parts."""
         try:
-            return list(self._processor.sentences(*self._processor(text, lang=self.language, ssml=ssml)))
-        except Exception as error:  # gruut raises whatever its number and date libraries raise
+            sentences = list(self._processor.sentences(*self._processor(text, ssml=ssml)))
+        except Exception as error:  # gruut lets through whatever its number and date libraries raise
             if ssml:
                 raise ValueError(f"cannot read the SSML: {type(error).__name__} {error}") from error
-            if len(text.split()) > 1:
-                return [s for word in text.split() for s in self._sentences(word, ssml)]
-            return self._sentences(" ".join(re.findall(r"\d|[^\W\d_]+", text)), ssml) if not text.isalnum() else []
+            parts = text.split() if len(text.split()) > 1 else re.findall(r"\d|[^\W\d_]+", text)
+            return [words for part in parts if part != text for words in self._by_gruut(part)]
+        return [words for words in map(self._words, sentences) if words]
 
     @staticmethod
     def _words(sentence: Any) -> list[Word]:
@@ -127,14 +177,16 @@ class Phonemizer:
         return words
 
 
-def chunks(text: str) -> Iterable[str]:
-    """Cuts long text for gruut: at paragraphs, then behind sentences, then at spaces, then anywhere."""
-    for paragraph in text.split("\n\n"):
-        while len(paragraph) > CHUNK:
-            window = paragraph[:CHUNK]
-            ends = [m.end() for m in re.finditer(r"[a-z]{4}[.?!]['\")]*\s", window)]
-            cut = ends[-1] if ends else window.rfind(" ") + 1 or CHUNK
-            yield paragraph[:cut].strip()
-            paragraph = paragraph[cut:]
-        if paragraph.strip():
-            yield paragraph.strip()
+def pieces(text: str) -> Iterable[tuple[str, bool]]:
+    """Cuts a text where a sentence surely ends; what gruut bears no longer at a comma, a space, or anywhere.
+
+    Yields:
+        A piece, and whether a sentence ends with it.
+    """
+    for piece in re.split(r"\n\n|(?<=[a-z]{3}[.?!])\s+", text):
+        while len(piece) > LONGEST:
+            cut = piece.rfind(", ", 0, LONGEST) + 1 or piece.rfind(" ", 0, LONGEST) + 1 or LONGEST
+            yield piece[:cut].strip(), False
+            piece = piece[cut:].strip()
+        if piece:
+            yield piece, True

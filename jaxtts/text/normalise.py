@@ -20,16 +20,21 @@ _FRACTIONS = {"1/2": "one half", "1/3": "one third", "2/3": "two thirds", "1/4":
 _UNITS = {"km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms", "mg": "milligrams",
           "mph": "miles per hour", "ft": "feet", "lb": "pounds", "lbs": "pounds", "hz": "hertz", "khz": "kilohertz",
           "mhz": "megahertz", "ghz": "gigahertz", "kb": "kilobytes", "mb": "megabytes", "gb": "gigabytes"}
-_WORDS = {"%": " percent ", "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " number ", "°": " degrees "}
+_DIGITS = "zero one two three four five six seven eight nine".split()
+_CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros", "¥": "yen", "₹": "rupees"}
+_WORDS = {"%": " percent ", "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " number ",
+          "°": " degrees "}
 
 
-def normalise(text: str, language: str = "en-us") -> tuple[str, list[str]]:
+def normalise(text: str, language: str = "en-us", write_out: bool = True) -> tuple[str, list[str]]:
     """Cleans a text for speaking.
 
     Args:
         text: any text.
         language: for English, accents are folded and the Latin alphabet alone is kept; for other languages every
             letter, digit and punctuation mark stays.
+        write_out: for English, write out as words what gruut leaves unspoken (symbols, units, fractions, addresses),
+            and turn brackets into commas.
 
     Returns:
         The clean text (paragraphs separated by one empty line, otherwise single spaces) and the characters that
@@ -54,26 +59,36 @@ def normalise(text: str, language: str = "en-us") -> tuple[str, list[str]]:
         else:
             unknown[character] = None
             kept.append(" ")
-    text = "".join(kept)
-    if english:
-        text = _expand_english(text)
-    text = re.sub(r"\s-{1,3}\s|-{2,}", ", ", text)
-    text = re.sub(r"\s+([,;:.?!])", r"\1", re.sub(r"[^\S\n]+", " ", text))
+    text = _collapse("".join(kept))
+    if english and write_out:
+        text = _collapse(_write_out(text))
+    text = re.sub(r"\s-{1,3}(?=\s)|-{2,}", ", ", text)
+    text = re.sub(r"\s+([,;:.?!])", r"\1", text)
     text = re.sub(r"([,;:])[,;:]+(?!\w)", r"\1", re.sub(r"([.?!,;:])\s*,(?=\s)", r"\1", text))
     paragraphs = (re.sub(r"\s+", " ", p).strip(" ,;:") for p in re.split(r"\n\s*\n", text))
     return "\n\n".join(p for p in paragraphs if p), list(unknown)
 
 
-def _expand_english(text: str) -> str:
+def _collapse(text: str) -> str:
+    """Runs of spaces to one space, runs of newlines to at most two."""
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", re.sub(" {2,}", " ", text)))
+
+
+def _write_out(text: str) -> str:
     """Writes out what gruut's English leaves unspoken: symbols, units, fractions, web addresses, very long numbers."""
     text = re.sub(r"\w+://", " ", text)
     text = re.sub(r"(?<=\w\w)\.(?=[a-z]{2})", " dot ", text)
     text = re.sub(r"(?<![\d/])\d/\d(?![\d/])", lambda m: _FRACTIONS.get(m[0], m[0].replace("/", " slash ")), text)
-    text = re.sub(r"(?<![\d.,])\d{16,}", lambda m: " ".join(m[0]), text)
+    text = re.sub(r"\d{16,}", lambda m: " " + " ".join(_DIGITS[int(d)] for d in m[0]) + " ", text)
+    text = re.sub(r"(?<=\d),(?!\d{3}(?!\d))(?=\d)", ", ", text)
+    text = re.sub(r"([¥₹])\s?(\d[\d,]*(?:\.\d+)?)", lambda m: f"{m[2]} {_CURRENCIES[m[1]]}", text)
+    text = re.sub(r"(?<![\w$£€.,])(\d[\d,]*(?:\.\d+)?)\s?([$£€])(?!\s?-?\d)", r"\2\1", text)
+    text = re.sub(r"[$£€¥₹](?!\s?-?\d)", lambda m: f" {_CURRENCIES[m[0]]} ", text)
     text = re.sub(r"(\d)\s?([A-Za-z]{2,3})\b", lambda m: f"{m[1]} {_UNITS[m[2].lower()]}"
                   if m[2].lower() in _UNITS else m[0], text)
     text = re.sub(r"(?<=\d)(?!(?:st|nd|rd|th|s|am|pm|a\.m|p\.m)\b)(?=[A-Za-z])|(?<=[A-Za-z])(?=\d)", " ", text)
     text = re.sub(r"\s<\s|<(?=\d)", " less than ", text)
     text = re.sub(r"\s>\s|>(?=\d)", " greater than ", text)
     text = re.sub(r"(?<=[A-Za-z])/(?=[A-Za-z])|[<>\[\]{}|\\~^*_]", " ", text)
-    return re.sub("[%s]" % "".join(_WORDS), lambda m: _WORDS[m[0]], text)
+    text = re.sub(r"\"", "", re.sub(r"\s*[()]\s*", " -- ", text))
+    return re.sub(f"[{''.join(_WORDS)}]", lambda m: _WORDS[m[0]], text)
