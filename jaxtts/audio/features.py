@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .spec import MelSpec
+from jaxtts.audio.spec import MelSpec
 
 _MAX_SLICES = 32  # above this many slices per frame a gather is cheaper
 

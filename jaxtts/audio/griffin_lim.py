@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import features
-from .spec import MelSpec
-from .stft import istft, stft
+from jaxtts.audio import features
+from jaxtts.audio.spec import MelSpec
+from jaxtts.audio.stft import istft, stft
 
 _TINY = 1e-12
 

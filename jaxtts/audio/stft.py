@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import features
-from .spec import MelSpec
+from jaxtts.audio import features
+from jaxtts.audio.spec import MelSpec
 
 
 def _padding(padding: str, n_fft: int, hop_length: int) -> int:
