@@ -1,10 +1,9 @@
 """Reading and writing `.safetensors` files with numpy alone.
 
 The format is eight bytes of header length, a JSON header and one block of data, so it is spoken here directly. The
-package `safetensors` was measured against this (0.8.0, 1 ms to import): its numpy writer takes the memory of a
-transposed array as it lies and thus stores wrong values without a word, versions before the newest cannot store
-bfloat16, and its messages name neither the file nor the mend. Files are read through a memory map: nothing is copied
-until it is used, and the arrays are read-only.
+package `safetensors` (0.8.0) was tried instead: light, but its numpy writer stores the memory of a transposed array as
+it lies, which are wrong values without a word, and its messages name neither the file nor the mend; wrapping it takes
+about as many lines. Files are read through a memory map: nothing is copied until used, and the arrays are read-only.
 """
 
 import json
