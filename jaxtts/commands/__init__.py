@@ -1,0 +1,1 @@
+"""The subcommands of `jaxtts`, one module each; see cli.py."""

@@ -1,0 +1,95 @@
+"""`jaxtts say`: a text to a sound file."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+HELP = """Speak a text into a sound file.
+
+The text is an argument, a file (-f) or standard input; SSML if it begins with <speak. The suffix of the output chooses
+the format: .wav, .flac, .mp3, .ogg, .opus. The first time ever a function is compiled and kept in the cache folder."""
+EXAMPLES = """\
+  jaxtts say "Hello, world." -o hello.wav
+  jaxtts say -f chapter.txt -o chapter.flac --length-scale 1.1
+  echo "From a pipe." | jaxtts say --output-raw | aplay -r 22050 -f S16_LE -t raw -
+  jaxtts say "See what you hear." -o see.wav --plot see.png
+  jaxtts say "Another voice." --voice runs/voice -o other.mp3 --seed 3"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Our names first, then those of Coqui's `tts` and of Piper."""
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="what to say; '-' or nothing reads standard input")
+    parser.add_argument("--text", dest="text_option", metavar="TEXT", help="the same as an option")
+    parser.add_argument("-f", "--file", "--input-file", type=Path, metavar="FILE", help="read the text from a file")
+    parser.add_argument(
+        "-o", "--output", "--out-path", "--output-file", metavar="OUT", help="sound file; '-' writes WAV to stdout"
+    )
+    parser.add_argument("--output-raw", action="store_true", help="16-bit little-endian samples to standard output")
+    parser.add_argument(
+        "-v", "--voice", "-m", "--model", "--model-path", metavar="VOICE",
+        help="an embedded voice's name or a voice folder (default: the embedded voice)",
+    )  # fmt: skip
+    parser.add_argument("--acoustic", type=Path, metavar="DIR", help="acoustic model from this training folder")
+    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="vocoder from this training folder")
+    parser.add_argument(
+        "-s", "--speaker", "--speaker-idx", metavar="NAME", help="name or number, for a voice of several speakers"
+    )
+    parser.add_argument("--length-scale", type=float, metavar="X", help="above 1 is slower (default: the voice's)")
+    parser.add_argument("--noise-scale", type=float, metavar="X", help="0 is flat, higher varies more")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same sound (default 0)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw mel spectrogram and alignment")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Speaks."""
+    text = _text(args)
+    if not args.output and not args.output_raw and not args.plot:
+        raise ValueError("nowhere to put the sound: give -o out.wav, or --output-raw for standard output")
+    from jaxtts.synth.voice import load
+
+    voice = load(args.voice, acoustic=args.acoustic, vocoder=args.vocoder)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        audio = voice.synthesize(
+            text, speaker=args.speaker, length_scale=args.length_scale, noise_scale=args.noise_scale, seed=args.seed
+        )
+    if args.plot:
+        from jaxtts.synth.plot import save_plot
+
+        save_plot(args.plot, audio, voice.files.acoustic.mel)
+    if args.output_raw or args.output == "-":
+        from jaxtts.audio.io import encode
+
+        sound = encode(audio.samples, audio.sample_rate)
+        sys.stdout.buffer.write(sound[-2 * len(audio.samples) :] if args.output_raw else sound)
+        sys.stdout.buffer.flush()
+    elif args.output:
+        audio.save(args.output)
+    if not args.quiet:
+        for note in notes:
+            print(f"jaxtts: {note.message}", file=sys.stderr)
+        where = "standard output" if args.output_raw or args.output == "-" else args.output or args.plot
+        print(f"{where}: {audio.duration:.2f} s, {audio.sample_rate} Hz, voice {voice.name}", file=sys.stderr)
+
+
+def _text(args: argparse.Namespace) -> str:
+    given = [x for x in (args.text, args.text_option, args.file) if x is not None]
+    if len(given) > 1:
+        raise ValueError("more than one text: give one of TEXT, --text and -f FILE")
+    if args.file is not None:
+        return _decoded(args.file.read_bytes(), str(args.file))
+    text = args.text if args.text is not None else args.text_option
+    if text is not None and text != "-":
+        return text
+    if text is None and sys.stdin.isatty():
+        raise ValueError('no text: give it as an argument, as in jaxtts say "Hello." -o hello.wav, or with -f FILE')
+    return _decoded(sys.stdin.buffer.read(), "standard input")
+
+
+def _decoded(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 text (byte {error.start}); convert it first") from error
