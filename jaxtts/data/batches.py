@@ -63,7 +63,7 @@ class Plans(grain.IterDataset):
 
     def __init__(self, bucket_of: np.ndarray, batch_size: int, seed: int, epochs: int | None):
         super().__init__()
-        self.bucket_of, self.batch_size, self.seed, self.epochs = bucket_of, batch_size, seed, epochs
+        self.bucket_of, self.batch_size, self.order_seed, self.epochs = bucket_of, batch_size, seed, epochs
         self.num_buckets = int(bucket_of.max()) + 1
 
     def __iter__(self) -> "PlanIterator":
@@ -87,7 +87,7 @@ class PlanIterator(grain.DatasetIterator):
 
     def _shuffle(self) -> None:
         size = len(self.plans.bucket_of)
-        self.order = np.random.default_rng([self.plans.seed, self.state["epoch"]]).permutation(size).tolist()
+        self.order = np.random.default_rng([self.plans.order_seed, self.state["epoch"]]).permutation(size).tolist()
 
     def __next__(self) -> Plan:
         state, bucket_of, size = self.state, self.plans.bucket_of, self.plans.batch_size

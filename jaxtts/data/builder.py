@@ -29,10 +29,9 @@ from typing import Any
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
+from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportAttributeAccessIssue]
 from tqdm import tqdm
 
-from jaxtts import __version__
 from jaxtts.audio import features
 from jaxtts.audio.io import load
 from jaxtts.audio.spec import MelSpec, mel_spec
@@ -58,7 +57,7 @@ class CorpusConfig(tfds.core.BuilderConfig):
 class Corpus(tfds.core.GeneratorBasedBuilder):
     """The builder; `prepare` is the way to it."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.0")  # raise it when records change their content
     BUILDER_CONFIGS: tuple[CorpusConfig, ...] = ()
     builder_config: CorpusConfig
 
@@ -87,11 +86,12 @@ class Corpus(tfds.core.GeneratorBasedBuilder):
             data_dir=self.data_path, dataset_name=self.name, split="train", filetype_suffix="array_record",
             template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
         )  # fmt: skip
-        examples = (self.info.features.serialize_example(example) for _, example in self._generate_examples())
+        features_dict: Any = self.info.features
+        examples = (features_dict.serialize_example(example) for _, example in self._generate_examples())
         lengths, size = [], 0
         while shard := list(itertools.islice(examples, SHARD)):
             path = template.sharded_filepath(shard_index=len(lengths), num_shards=None)
-            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            writer = ArrayRecordWriter(str(path), "group_size:1")
             for record in shard:
                 writer.write(record)
             writer.close()
@@ -221,7 +221,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _digest(utterances: Sequence[Utterance], mel: MelSpec, text: TextSpec) -> str:
-    digest = hashlib.sha256(json.dumps([__version__, mel.to_dict(), text.to_dict()]).encode())
+    digest = hashlib.sha256(json.dumps([str(Corpus.VERSION), mel.to_dict(), text.to_dict()]).encode())
     for u in utterances:
         stat = u.path.stat() if u.path.is_file() else None
         file = [stat.st_size, stat.st_mtime_ns] if stat else None

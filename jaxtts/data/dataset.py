@@ -108,4 +108,5 @@ class Dataset:
     def _source(self) -> Any:
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(self.path).as_data_source("train")
+        builder: Any = tfds.builder_from_directory(str(self.path))
+        return builder.as_data_source("train")
