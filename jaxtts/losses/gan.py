@@ -1,8 +1,8 @@
 """Adversarial losses over a list of sub-discriminators, each of which gives its feature maps, the score map last.
 
 Least squares and feature matching: HiFi-GAN (arXiv 2010.05646, equations 1-2 and 4-5), as jik876/hifi-gan computes
-them. Hinge: Vocos (arXiv 2306.00814, section 3.3), as gemelo-ai/vocos computes it; the generator's hinge loss is clipped
-too. All come back per sub-discriminator and are weighted and summed by the caller.
+them. Hinge: Vocos (arXiv 2306.00814, section 3.3), as gemelo-ai/vocos computes it, the generator's
+clipped too. All come back per sub-discriminator and are weighted and summed by the caller.
 """
 
 from collections.abc import Sequence

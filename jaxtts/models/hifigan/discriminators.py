@@ -11,7 +11,6 @@ matched: jik876/hifi-gan for the first two, gemelo-ai/vocos for the third. Diffe
   has a Hann window, the reference's has none.
 """
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,71 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.audio.stft import stft
-from jaxtts.losses.gan import OBJECTIVES
+from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.functional import Tree, weight_normed
 
-FAMILIES = ("period", "scale", "resolution")
 Maps = list[jax.Array]  # feature maps of one sub-discriminator, the score map last
 SLOPE = 0.1
 EPSILON = 1e-12
-
-
-@dataclass(frozen=True)
-class GanConfig:
-    """How a vocoder is trained: its discriminators and the weights of its losses. Defaults: HiFi-GAN's.
-
-    Attributes:
-        discriminators: families out of 'period', 'scale', 'resolution'.
-        weights: weight of each family's adversarial and feature losses.
-        reduce: 'sum' (HiFi-GAN) or 'mean' (Vocos) over the sub-discriminators of a family.
-        objective: 'least_squares' or 'hinge'.
-        feature_weight, mel_weight: weights of feature matching and of the mel L1 loss.
-        stft_weight: weight of the multi-resolution STFT loss (0: not computed).
-        stft_resolutions: its (n_fft, hop, window).
-        pretrain_steps: steps with the spectral losses alone, before the discriminators start.
-        periods, period_channels: of the multi-period discriminator.
-        num_scales, scale_channels, scale_groups: of the multi-scale discriminator; grouped convolutions are slow in
-            XLA on CPU, (1, 1, 1, 1, 1, 1, 1) avoids them.
-        resolutions, resolution_channels: (n_fft, hop) and width of the multi-resolution discriminator.
-    """
-
-    discriminators: tuple[str, ...] = ("period", "scale")
-    weights: tuple[float, ...] = (1.0, 1.0)
-    reduce: str = "sum"
-    objective: str = "least_squares"
-    feature_weight: float = 2.0
-    mel_weight: float = 45.0
-    stft_weight: float = 0.0
-    stft_resolutions: tuple[tuple[int, int, int], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
-    pretrain_steps: int = 0
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
-    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)
-    num_scales: int = 3
-    scale_channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 1024, 1024)
-    scale_groups: tuple[int, ...] = (1, 4, 16, 16, 16, 16, 1)
-    resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (2048, 512), (512, 128))
-    resolution_channels: int = 64
-
-    def __post_init__(self):
-        unknown = [name for name in self.discriminators if name not in FAMILIES]
-        if unknown or not self.discriminators:
-            raise ValueError(f"gan.discriminators={self.discriminators}: use one or more of {', '.join(FAMILIES)}")
-        if len(self.weights) != len(self.discriminators):
-            raise ValueError(f"gan.weights={self.weights}: give one weight for each of {self.discriminators}")
-        if self.reduce not in ("sum", "mean"):
-            raise ValueError(f"gan.reduce={self.reduce!r}: use 'sum' or 'mean'")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"gan.objective={self.objective!r}: use one of {', '.join(OBJECTIVES)}")
-
-    def narrow(self, divisor: int) -> "GanConfig":
-        """The same discriminators with every width divided, for training on little hardware."""
-        return replace(
-            self,
-            period_channels=tuple(max(1, c // divisor) for c in self.period_channels),
-            scale_channels=tuple(max(max(self.scale_groups), c // divisor) for c in self.scale_channels),
-            resolution_channels=max(1, self.resolution_channels // divisor),
-        )
 
 
 class Discriminators(nnx.Module):
@@ -256,7 +197,7 @@ class Conv2d(nnx.Module):
 class SpectralConv1d(nnx.Module):
     """Convolution whose kernel is divided by its largest singular value (arXiv 1802.05957).
 
-    The singular vectors `left` [O] and `right` [W * I] of the kernel are carried, not trained.
+    The singular vectors `left` [O] and `right` [I * W] of the kernel are carried, not trained.
     """
 
     def __init__(
@@ -272,7 +213,7 @@ class SpectralConv1d(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, I] -> [B, T', O]."""
         kernel = self.conv.kernel[...]
-        sigma = self.right[...] @ kernel.reshape(-1, kernel.shape[-1]) @ self.left[...]
+        sigma = self.right[...] @ _matrix(kernel) @ self.left[...]
         return self.conv(x) / sigma.astype(x.dtype) + self.bias.astype(x.dtype)
 
 
@@ -285,9 +226,13 @@ def power_iteration(params: Tree, rest: Tree) -> Tree:
 
 
 def _iterate(kernel: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
-    matrix = kernel.reshape(-1, kernel.shape[-1])  # [W * I, O]
+    matrix = _matrix(kernel)
     right = _unit(matrix @ left)
     return _unit(right @ matrix), right
+
+
+def _matrix(kernel: jax.Array) -> jax.Array:
+    return kernel.swapaxes(0, 1).reshape(-1, kernel.shape[-1])  # [I * W, O], flattened as the reference does
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -13,12 +13,69 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.models.hifigan.discriminators import GanConfig
 from jaxtts.nn.conv import Conv1d, ConvTranspose1d
 from jaxtts.nn.masking import masked_fill, sequence_mask
 
 SLOPE = 0.1
 FINAL_SLOPE = 0.01
+FAMILIES = ("period", "scale", "resolution")
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """How a vocoder is trained: its discriminators and the weights of its losses. Defaults: HiFi-GAN's.
+
+    Attributes:
+        discriminators: families out of 'period', 'scale', 'resolution'.
+        weights: weight of each family's adversarial and feature losses.
+        reduce: 'sum' (HiFi-GAN) or 'mean' (Vocos) over the sub-discriminators of a family.
+        objective: 'least_squares' or 'hinge'.
+        feature_weight, mel_weight: weights of feature matching and of the mel L1 loss.
+        stft_weight: weight of the multi-resolution STFT loss (0: not computed).
+        stft_resolutions: its (n_fft, hop, window).
+        pretrain_steps: steps with the spectral losses alone, before the discriminators start.
+        periods, period_channels: of the multi-period discriminator.
+        num_scales, scale_channels, scale_groups: of the multi-scale discriminator; grouped convolutions are slow in
+            XLA on CPU, (1, 1, 1, 1, 1, 1, 1) avoids them.
+        resolutions, resolution_channels: (n_fft, hop) and width of the multi-resolution discriminator.
+    """
+
+    discriminators: tuple[str, ...] = ("period", "scale")
+    weights: tuple[float, ...] = (1.0, 1.0)
+    reduce: str = "sum"
+    objective: str = "least_squares"
+    feature_weight: float = 2.0
+    mel_weight: float = 45.0
+    stft_weight: float = 0.0
+    stft_resolutions: tuple[tuple[int, int, int], ...] = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+    pretrain_steps: int = 0
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)
+    num_scales: int = 3
+    scale_channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 1024, 1024)
+    scale_groups: tuple[int, ...] = (1, 4, 16, 16, 16, 16, 1)
+    resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (2048, 512), (512, 128))
+    resolution_channels: int = 64
+
+    def __post_init__(self):
+        unknown = [name for name in self.discriminators if name not in FAMILIES]
+        if unknown or not self.discriminators:
+            raise ValueError(f"gan.discriminators={self.discriminators}: use one or more of {', '.join(FAMILIES)}")
+        if len(self.weights) != len(self.discriminators):
+            raise ValueError(f"gan.weights={self.weights}: give one weight for each of {self.discriminators}")
+        if self.reduce not in ("sum", "mean"):
+            raise ValueError(f"gan.reduce={self.reduce!r}: use 'sum' or 'mean'")
+        if self.objective not in ("least_squares", "hinge"):
+            raise ValueError(f"gan.objective={self.objective!r}: use 'least_squares' or 'hinge'")
+
+    def narrow(self, divisor: int) -> "GanConfig":
+        """The same discriminators with every width divided, for training on little hardware."""
+        return replace(
+            self,
+            period_channels=tuple(max(1, c // divisor) for c in self.period_channels),
+            scale_channels=tuple(max(max(self.scale_groups), c // divisor) for c in self.scale_channels),
+            resolution_channels=max(1, self.resolution_channels // divisor),
+        )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from jaxtts.audio.spec import MelSpec
 from jaxtts.audio.stft import mel_spectrogram
 from jaxtts.losses.gan import discriminator_losses, feature_losses, generator_losses
 from jaxtts.losses.spectral import mel_l1, multi_resolution_stft
-from jaxtts.models.hifigan.discriminators import Discriminators, GanConfig, power_iteration
-from jaxtts.models.hifigan.model import Config, Generator
+from jaxtts.models.hifigan.discriminators import Discriminators, power_iteration
+from jaxtts.models.hifigan.model import Config, GanConfig, Generator
 from jaxtts.nn import functional
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState

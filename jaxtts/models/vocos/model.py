@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtts.audio.features import hann
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.audio.stft import overlap_add
-from jaxtts.models.hifigan.discriminators import GanConfig
+from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.masking import masked_fill, sequence_mask
 
