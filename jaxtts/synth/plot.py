@@ -41,7 +41,7 @@ def save_plot(path: str | Path, audio: Audio, mel_spec: MelSpec) -> None:
         ends = (start + np.cumsum(segment.durations)) / rate
         rows = len(labels) + np.arange(len(segment.symbols))
         bottom.barh(rows, segment.durations / rate, left=ends - segment.durations / rate, height=1.0, color="#31688e")
-        labels += segment.symbols
+        labels += ["␣" if symbol == " " else symbol for symbol in segment.symbols]
     top.imshow(mel.T, origin="lower", aspect="auto", extent=(0, len(mel) / rate, 0, mel_spec.num_bins), cmap="viridis")
     top.set_ylabel(f"mel bin ({mel_spec.name})")
     bottom.set(xlim=(0, total), ylim=(len(labels) - 0.5, -0.5), xlabel="seconds", ylabel="symbol")

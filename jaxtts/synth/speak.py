@@ -34,9 +34,9 @@ MAX_FRAMES_PER_SYMBOL = 256
 
 
 class Line(NamedTuple):
-    """One sentence to speak: its symbols, its place in its text, and the scales."""
+    """One sentence to speak: its symbols [S] int32 and its place in its text, which seeds its noise."""
 
-    ids: np.ndarray  # [S] int32
+    ids: np.ndarray
     index: int
 
 
@@ -57,8 +57,7 @@ class Speaker:
         halves = {"acoustic": files.acoustic, "vocoder": files.vocoder}
         tensors = {f"{part}.{name}": x for part, half in halves.items() for name, x in half.tensors.items()}
         self._names = sorted(tensors)
-        widened = [np.asarray(tensors[n], np.float32) if tensors[n].dtype.kind == "f" else tensors[n] for n in self._names]
-        self._weights: list[jax.Array] = jax.device_put(widened, jax.devices()[0])
+        self._weights: list[jax.Array] = jax.device_put([widened(tensors[n]) for n in self._names], jax.devices()[0])
         self._functions: dict[tuple[int, int, int], executables.Run] = {}
         self._fingerprint = json.dumps([[h.model, h.config] for h in halves.values()] + [self._names], sort_keys=True)
 
@@ -72,12 +71,12 @@ class Speaker:
         """
         done: dict[int, Spoken] = {}
         rate = self.files.frames_per_symbol * HEADROOM * length_scale
-        waiting = {i: _at_least(FRAMES, rate * len(line.ids)) for i, line in enumerate(lines)}
+        waiting = {i: at_least(FRAMES, rate * len(line.ids)) for i, line in enumerate(lines)}
         scales = (speaker, length_scale, noise_scale, seed)
         while waiting:
             buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i, frames in waiting.items():
-                buckets[_at_least(SYMBOLS, len(lines[i].ids)), frames].append(i)
+                buckets[at_least(SYMBOLS, len(lines[i].ids)), frames].append(i)
             waiting = {}
             for (symbols, frames), members in buckets.items():
                 for part in _batches(members, frames):
@@ -93,7 +92,7 @@ class Speaker:
         self, lines: list[Line], symbols: int, frames: int, speaker: int, length_scale: float, noise_scale: float, seed: int
     ) -> list[Spoken | None]:
         """One call; None for each sentence that fills the bucket and so may be cut off."""
-        batch, bins = _at_least(BATCHES, len(lines)), self.files.acoustic.mel.num_bins
+        batch, bins = at_least(BATCHES, len(lines)), self.files.acoustic.mel.num_bins
         text, noise = np.zeros((batch, symbols), np.int32), np.zeros((batch, frames, bins), np.float32)
         rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]  # rows too many repeat the last one
         for b, line in enumerate(rows):
@@ -163,7 +162,13 @@ def checked_structure(half: Half) -> Any:
     return structure
 
 
-def _at_least(sizes: Sequence[int], wanted: float) -> int:
+def widened(tensor: np.ndarray) -> np.ndarray:
+    """float32, however a voice stores its numbers."""
+    return np.asarray(tensor, np.float32) if tensor.dtype.kind == "f" else tensor
+
+
+def at_least(sizes: Sequence[int], wanted: float) -> int:
+    """The smallest of the ascending sizes that is not below `wanted`."""
     place = bisect_left(sizes, wanted)
     if place == len(sizes):
         raise ValueError(f"{wanted:.0f} is beyond the largest bucket, {sizes[-1]}: use a smaller length_scale")
@@ -175,7 +180,7 @@ def _next_frames(frames: int, symbols: int, length_scale: float) -> int:
         raise ValueError(
             f"the voice wants more than {frames} frames for {symbols} symbols: it is not trained well enough to speak"
         )
-    return _at_least(FRAMES, frames + 1)
+    return at_least(FRAMES, frames + 1)
 
 
 def _batches(members: list[int], frames: int) -> list[list[int]]:

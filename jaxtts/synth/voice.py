@@ -191,7 +191,7 @@ def load(
         return Voice(VoiceFiles(Path(acoustic).name, about["text"], first, second, about["speakers"]))
     from dataclasses import replace
 
-    files = read_voice(_find(name_or_path))
+    files = read_voice(find(name_or_path))
     if acoustic is not None:
         half, about = read_half(acoustic, "acoustic")
         files = replace(files, acoustic=half, text=about["text"] or files.text, speakers=about["speakers"])
@@ -205,7 +205,12 @@ def synthesize(text: str | list[str], voice: str | Path | None = None, **options
     return load(voice).synthesize(text, **options)
 
 
-def _find(name_or_path: str | Path | None) -> Path:
+def find(name_or_path: str | Path | None) -> Path:
+    """The folder of a voice: embedded by name (None: the default one), or a path.
+
+    Raises:
+        ValueError: there is none.
+    """
     embedded = voices.folders()
     if name_or_path is None:
         if not embedded:

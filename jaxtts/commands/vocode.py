@@ -1,0 +1,38 @@
+"""`jaxtts vocode`: mel or recording in, sound out."""
+
+import argparse
+from pathlib import Path
+
+HELP = """Turn a mel spectrogram into sound, or a recording into its mel spectrogram and back (copy synthesis): how a
+vocoder sounds when the mels are perfect."""
+EXAMPLES = """\
+  jaxtts vocode recording.wav -o copy.wav --vocoder runs/vocos
+  jaxtts vocode mel.npy -o out.wav --vocoder runs/hifigan
+  jaxtts vocode recording.wav -o rough.wav --vocoder griffin-lim --mel-spec tacotron2"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares them."""
+    parser.add_argument("input", type=Path, metavar="IN", help="sound file, or .npy with frames [T, mels]")
+    parser.add_argument("-o", "--output", "--out-path", "--output-file", required=True, metavar="OUT")
+    parser.add_argument(
+        "--vocoder", metavar="VOCODER", help="voice or training folder, or griffin-lim (default: the embedded voice's)"
+    )
+    parser.add_argument("--mel-spec", metavar="NAME", help="of griffin-lim's frames (default hifigan)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Vocodes."""
+    from jaxtts.audio.io import save
+    from jaxtts.audio.spec import mel_spec
+    from jaxtts.synth.vocode import GRIFFIN_LIM, Vocoder
+    from jaxtts.synth.voice import find
+
+    if args.mel_spec and args.vocoder != GRIFFIN_LIM:
+        raise ValueError("--mel-spec is for griffin-lim only: a trained vocoder knows its own")
+    path = args.vocoder if args.vocoder == GRIFFIN_LIM else find(args.vocoder)
+    vocoder = Vocoder(path, mel_spec(args.mel_spec) if args.mel_spec else None)
+    mel = vocoder.features(args.input)
+    wave = vocoder.wave(mel)
+    save(args.output, wave, vocoder.mel.sample_rate)
+    print(f"{args.output}: {len(wave) / vocoder.mel.sample_rate:.2f} s, {len(mel)} {vocoder.mel.name} frames")
