@@ -116,10 +116,11 @@ class FrontEnd:
     def _backend(self) -> Backend:
         if self._loaded is None:
             if self.spec.frontend == "characters":
-                self._loaded = _Characters(self.spec)
+                self._loaded = _characters
             else:
                 name = "espeak" if self.spec.frontend == "espeak" else "gruut"
                 self._loaded = importlib.import_module(f"jaxtts.text.{name}_backend").Phonemizer(self.spec.language)
+        assert self._loaded is not None
         return self._loaded
 
     def sentences(self, text: str, strict: bool = False) -> list[Sentence]:
@@ -217,6 +218,10 @@ class FrontEnd:
             time = element.get("time", "")
             if name == "break" and not re.fullmatch(r"\d{1,3}(\.\d+)?s|\d{1,6}ms", time):
                 raise ValueError(f"SSML break has time={time!r}: take seconds or milliseconds, '0.5s' or '500ms'")
+            if name == "phoneme":  # one word for gruut, which would speak the others beside the phonemes
+                element.set("ph", "".join(element.get("ph", "").split()))
+                element.text = "".join(filter(str.isalpha, "".join(element.itertext()).lower())) or "x"
+                element[:] = []
             element.tag = name
             for attribute in list(element.attrib):
                 if attribute.endswith("}lang") and element.attrib.pop(attribute)[:2].lower() != self.spec.language[:2]:
@@ -228,19 +233,13 @@ class FrontEnd:
         return plain, list(unknown)
 
 
-class _Characters:
+def _characters(text: str, ssml: bool = False) -> Iterable[Sentence]:
     """The front end that needs nothing: a token is a character."""
-
-    def __init__(self, spec: TextSpec):
-        self.spec = spec
-
-    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
-        for sentence in split_sentences(text):
-            yield Sentence(sentence, list(sentence))
+    return [Sentence(sentence, list(sentence)) for sentence in split_sentences(text)]
 
 
 _SENTENCE_END = re.compile(r"(?:[?!]|(?<!\b[A-Z])(?<!\b[DMS]r)(?<!\bMrs)(?<!\bMs)(?<!\b[MS]t)(?<!\bvs)\.)['\")]*\s+"
-                           r"|\n\s*\n")
+                           r"|\n\s*\n", re.IGNORECASE)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -260,7 +259,7 @@ def assemble(words: Iterable[Word]) -> Iterable[Sentence]:
         for word in head:
             tokens += [SPACE] if tokens else []
             for phoneme in word.phonemes:
-                tokens += [phoneme[0], phoneme[1:]] if phoneme[0] in STRESS else [phoneme]
+                tokens += [p for p in (phoneme[:1], phoneme[1:]) if p] if phoneme[:1] in STRESS else [phoneme]
             tokens += [word.mark] if word.mark else []
         if tokens and tokens[-1] not in TERMINAL:
             tokens = tokens[:-1] if tokens[-1] in (",", ";", ":") else tokens

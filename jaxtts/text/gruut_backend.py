@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts.text.frontend import Sentence, Word, assemble
-from jaxtts.text.symbols import PUNCTUATION, TERMINAL
+from jaxtts.text.symbols import EN_US_CONSONANTS, EN_US_VOWELS, PUNCTUATION, TERMINAL
 
 FULL_LOAD = 25  # reading the whole lexicon takes as long as this many scans
 LONGEST = 500  # characters handed to gruut at once: its time grows faster than the text
 _ABBREVIATIONS = {"co", "dr", "drs", "jr", "ltd", "mr", "ms", "mrs", "st", "vs", "mt"}
+_PHONEME = re.compile("|".join([*(p for p in EN_US_VOWELS + EN_US_CONSONANTS if len(p) > 1), "."]))
 _PLAIN_WORD = re.compile(r"([A-Za-z][a-z]*(?:'[a-z]+)?)([.?!,;:]?)")
 
 
@@ -169,7 +170,10 @@ class Phonemizer:
             if (word.is_major_break or word.is_minor_break) and mark in PUNCTUATION and words:
                 words[-1] = words[-1]._replace(mark=mark)
             elif word.is_spoken and word.phonemes:
-                words.append(Word(word.text, tuple(word.phonemes)))
+                phonemes = word.phonemes
+                if all(len(p.rstrip("͡")) <= 1 for p in phonemes):  # SSML's `ph`, which gruut takes to pieces
+                    phonemes = _PHONEME.findall("".join(phonemes))
+                words.append(Word(word.text, tuple(phonemes)))
             if word.pause_after_ms and words:
                 words[-1] = words[-1]._replace(pause=words[-1].pause + word.pause_after_ms / 1000)
         if sentence.pause_after_ms and words:

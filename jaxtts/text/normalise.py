@@ -64,7 +64,7 @@ def normalise(text: str, language: str = "en-us", write_out: bool = True) -> tup
         text = _collapse(_write_out(text))
     text = re.sub(r"\s-{1,3}(?=\s)|-{2,}", ", ", text)
     text = re.sub(r"\s+([,;:.?!])", r"\1", text)
-    text = re.sub(r"([,;:])[,;:]+(?!\w)", r"\1", re.sub(r"([.?!,;:])\s*,(?=\s)", r"\1", text))
+    text = re.sub(r"([,;:])[,;:]+", r"\1", re.sub(r"([.?!,;:])\s*,(?=\s)", r"\1", text))
     paragraphs = (re.sub(r"\s+", " ", p).strip(" ,;:") for p in re.split(r"\n\s*\n", text))
     return "\n\n".join(p for p in paragraphs if p), list(unknown)
 
@@ -76,7 +76,7 @@ def _collapse(text: str) -> str:
 
 def _write_out(text: str) -> str:
     """Writes out what gruut's English leaves unspoken: symbols, units, fractions, web addresses, very long numbers."""
-    text = re.sub(r"\w+://", " ", text)
+    text = re.sub(r"\b\w{1,20}://", " ", text)
     text = re.sub(r"(?<=\w\w)\.(?=[a-z]{2})", " dot ", text)
     text = re.sub(r"(?<![\d/])\d/\d(?![\d/])", lambda m: _FRACTIONS.get(m[0], m[0].replace("/", " slash ")), text)
     text = re.sub(r"\d{16,}", lambda m: " " + " ".join(_DIGITS[int(d)] for d in m[0]) + " ", text)
@@ -89,6 +89,6 @@ def _write_out(text: str) -> str:
     text = re.sub(r"(?<=\d)(?!(?:st|nd|rd|th|s|am|pm|a\.m|p\.m)\b)(?=[A-Za-z])|(?<=[A-Za-z])(?=\d)", " ", text)
     text = re.sub(r"\s<\s|<(?=\d)", " less than ", text)
     text = re.sub(r"\s>\s|>(?=\d)", " greater than ", text)
-    text = re.sub(r"(?<=[A-Za-z])/(?=[A-Za-z])|[<>\[\]{}|\\~^*_]", " ", text)
-    text = re.sub(r"\"", "", re.sub(r"\s*[()]\s*", " -- ", text))
+    text = re.sub(r"(?<=[A-Za-z])/(?=[A-Za-z])|</|[<>\[\]{}|\\~^*_]", " ", text)
+    text = re.sub(r"\"", "", re.sub(r"[()]", " -- ", text))
     return re.sub(f"[{''.join(_WORDS)}]", lambda m: _WORDS[m[0]], text)

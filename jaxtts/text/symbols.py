@@ -58,8 +58,8 @@ def symbols_from_coqui(config: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         ValueError: the section `characters` is missing or has no characters.
     """
-    section = config.get("characters", config)
-    if not isinstance(section, Mapping) or not section.get("characters") and not section.get("phonemes"):
+    section = config["characters"] if isinstance(config.get("characters"), Mapping) else config
+    if not section.get("characters") and not section.get("phonemes"):
         raise ValueError("config has no section 'characters' with characters or phonemes: "
                          "give the config.json that belongs to the checkpoint")
     pad, eos, bos, blank = (section.get(name) or "" for name in ("pad", "eos", "bos", "blank"))
