@@ -132,7 +132,8 @@ def test_hundred_thousand_characters(text):
             FRONT_END.encode(sentence.tokens)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\n", "...", "?!", "\U0001F600", "中文", "\x00\x07", "'", "--", "(", "\ufeff"])
+@pytest.mark.parametrize("text", [
+    "", "   ", "\n\n", "...", "?!", "\U0001F600", "中文", "\x00\x07", "'", "--", "(", "\ufeff"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nothing_to_speak(text):
     with pytest.raises(ValueError, match="nothing to speak"):
