@@ -82,8 +82,8 @@ def train(args: Train) -> None:
     loader = batches(training, fields, size, recipe.seed, **common)
     unseen, shown = [], None
     if len(held_out):
-        unseen = list(batches(held_out, fields, size, epochs=1, **common))
-        shown = next(batches(held_out.select([0]), fields, 1, buckets=1, prefetch=0))  # whole, cut or not
+        unseen = batches(held_out, fields, size, epochs=1, **common)
+        shown = next(iter(batches(held_out.select([0]), fields, 1, buckets=1)))  # whole, cut or not
     say(
         f"{len(training)} to train on, {len(held_out)} held out; {loader.batches_per_epoch:.1f} batches per epoch, "
         f"shapes (frames, symbols) {' '.join(map(str, loader.buckets))}\n"

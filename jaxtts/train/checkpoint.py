@@ -29,7 +29,8 @@ class Checkpoints:
     def __init__(self, workdir: str | Path, keep: int = 3):
         self.folder = Path(workdir).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep or None, create=True)
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "meta"))
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -62,14 +63,18 @@ class Checkpoints:
             ValueError: there is no checkpoint, it is damaged, or it holds another model.
         """
         step = self._known(step)
-        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh))  # noqa: E731
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(shape, like)))  # type: ignore
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+        wanted, saved = _shapes(target), _shapes(self._manager.item_metadata(step).state)
+        if wrong := [f"{n} is {saved.get(n)}, not {x}" for n, x in wanted.items() if saved.get(n) != x] + [
+            f"{n} is {x}, not expected" for n, x in saved.items() if n not in wanted
+        ]:
+            raise ValueError(f"{self.folder / str(step)} holds another model: {_first(wrong)}; use another workdir")
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))  # type: ignore
         try:
             return self._manager.restore(step, args=args).state
         except (ValueError, KeyError, OSError) as error:
             raise ValueError(
-                f"{self.folder / str(step)} cannot be restored into this model (delete it to go on from the one "
-                f"before, or take another workdir): {str(error).splitlines()[0]}"
+                f"{self.folder / str(step)} is damaged, delete it to go on from the one before: {_first([str(error)])}"
             ) from error
 
     def wait(self) -> None:
@@ -85,6 +90,19 @@ class Checkpoints:
         if step is None:
             raise ValueError(f"{self.folder} holds no checkpoint")
         return step
+
+
+def _first(problems: list[str], count: int = 3) -> str:
+    """The first lines of a few problems, and how many more there are."""
+    more = f" and {len(problems) - count} more" if len(problems) > count else ""
+    return "; ".join(p.splitlines()[0] for p in problems[:count]) + more
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape; metadata has dicts and lists where the state has tuples."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in p): tuple(x.shape)
+            for p, x in leaves}  # fmt: skip
 
 
 def export(folder: str | Path, params: dict[str, Any], config: Any, description: dict[str, Any]) -> None:
