@@ -13,14 +13,14 @@ ALLOWED = {
     "text": (),
     "nn": (),
     "losses": ("audio", "nn.masking"),
-    "models.*.model": ("nn", "audio", "models.*.model"),
-    "models.*.discriminators": ("nn", "audio"),
+    "models.*.model": ("nn", "audio", "losses", "models.*.model", "models.*.discriminators"),
+    "models.*.discriminators": ("nn", "audio", "losses", "models.*.model"),
     "models.*.task": ("nn", "audio", "losses", "train.state", "train.steps", "train.optim", "models.*"),
-    "models.*.convert": ("weights", "nn.functional", "models.*"),
+    "models.*.convert": ("weights", "nn.functional", "audio.spec", "models.*"),
     "models.*.parity": ("weights", "nn", "audio", "losses", "models.*", "train.state", "train.steps"),
     "models.*": ("models.*",),
     "weights": ("nn.functional",),
-    "data": ("audio", "text", "config"),
+    "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
         "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "models.*",
@@ -46,7 +46,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"{path}: import by the full name, as everywhere"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 

@@ -1,0 +1,163 @@
+"""What every model must pass, over the registry, on Config.tiny()."""
+
+import dataclasses
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtts import registry
+from jaxtts.config import from_dict, to_dict
+from jaxtts.nn.functional import merge, named, split
+from jaxtts.train.optim import OptimConfig
+from jaxtts.weights.native import load_native, save_native
+
+ALL = sorted(registry.MODELS)
+ACOUSTIC = [name for name in ALL if registry.MODELS[name].kind == "acoustic"]
+VOCODERS = [name for name in ALL if registry.MODELS[name].kind == "vocoder"]
+OPTIM = OptimConfig(learning_rate=3e-3, clip_norm=5.0)
+
+
+def config_of(name):
+    return registry.module(name).Config.tiny()
+
+
+def task_of(name, config=None):
+    return registry.module(name).build_task(config or config_of(name), OPTIM)
+
+
+def batch_of(fields, config, size=4, seed=0):
+    """A batch as data/batches.py gives it: a voiced tone per item, its mel where asked for, text of varied length."""
+    rng = np.random.default_rng(seed)
+    frames, symbols = 32, 10
+    spec = getattr(config, "mel", None)
+    num_mels = spec.num_bins if spec else config.num_mels
+    hop = spec.hop_length if spec else 256
+    time = np.arange(frames * hop) / (spec.sample_rate if spec else 22050)
+    pitch = rng.uniform(90, 250, (size, 1))
+    wave = sum(0.2 / k * np.sin(2 * np.pi * k * pitch * time) for k in range(1, 8)).astype(np.float32)
+    batch = {
+        "wave": wave,
+        "mel": rng.standard_normal((size, frames, num_mels)).astype(np.float32),
+        "mel_lengths": np.linspace(frames, frames - 8, size).astype(np.int32),
+        "text": rng.integers(1, getattr(config, "num_symbols", 2), (size, symbols)).astype(np.int32),
+        "text_lengths": np.linspace(symbols, symbols - 4, size).astype(np.int32),
+        "speaker": np.arange(size, dtype=np.int32) % max(1, getattr(config, "num_speakers", 1)),
+    }
+    return {field: jnp.asarray(batch[field]) for field in fields}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_config_survives_json(name):
+    config = config_of(name)
+    assert from_dict(type(config), to_dict(config)) == config
+    assert hash(config) == hash(from_dict(type(config), to_dict(config)))
+    with pytest.raises(ValueError, match="no field"):
+        from_dict(type(config), to_dict(config) | {"nonsense": 1})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_batch_overfits_every_parameter_learns_and_devices_agree(name):
+    task = task_of(name)
+    batch = batch_of(task.fields, config_of(name))
+    key = jax.random.key(0)
+    start = task.init(key, batch)
+    step = jax.jit(task.train_step)
+    state, losses = start, []
+    for i in range(30):
+        state, metrics = step(state, batch, jax.random.fold_in(key, i))
+        losses.append(float(metrics["loss/mel" if "loss/mel" in metrics else "loss/total"]))  # a GAN's total may rise
+        assert int(metrics["skipped"]) == 0
+    assert np.mean(losses[-3:]) < 0.9 * losses[0], losses
+    before, after = named(start.params), named(state.params)
+    still = [n for n in before if np.array_equal(before[n], after[n])]
+    assert not still, f"no gradient reached {still}"
+
+    devices = np.array(jax.devices()[:4])
+    assert len(devices) == 4
+    mesh = jax.sharding.Mesh(devices, ("data",))
+    place = jax.sharding.NamedSharding
+    spread = jax.device_put(batch, place(mesh, jax.sharding.PartitionSpec("data")))
+    whole = jax.device_put(start, place(mesh, jax.sharding.PartitionSpec()))
+    one, metrics_one = step(start, batch, key)
+    four, metrics_four = step(whole, spread, key)
+    for metric in metrics_one:
+        np.testing.assert_allclose(metrics_four[metric], metrics_one[metric], rtol=2e-3, atol=1e-4, err_msg=metric)
+    for n, leaf in named(four.params).items():
+        np.testing.assert_allclose(leaf, named(one.params)[n], atol=7e-3, err_msg=n)  # Adam's first step is a sign
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_weights_survive_a_file(name):
+    config = config_of(name)
+    _, params, _ = split(registry.module(name).Model(config, rngs=nnx.Rngs(0)))
+    with tempfile.TemporaryDirectory() as folder:
+        save_native(folder, {k: np.asarray(v) for k, v in named(params).items()}, to_dict(config))
+        loaded, stored = load_native(folder)
+    assert from_dict(type(config), stored) == config
+    assert sorted(loaded) == sorted(named(params))
+    for n, leaf in named(params).items():
+        np.testing.assert_array_equal(loaded[n], leaf)
+
+
+@pytest.mark.parametrize("name", ACOUSTIC)
+def test_acoustic_padding_and_neighbours_change_nothing(name):
+    config = config_of(name)
+    model = registry.module(name).Model(config, rngs=nnx.Rngs(1))
+    structure, params, rest = split(model)
+    batch = batch_of(("text", "text_lengths"), config)
+    noise = jax.random.normal(jax.random.key(0), (4, 96, config.num_mels))
+
+    @jax.jit
+    def infer(text, lengths, noise):
+        return merge(structure, params, rest).infer(text, lengths, max_frames=96, noise=noise)
+
+    mel, lengths, alignment = infer(batch["text"], batch["text_lengths"], noise)
+    assert bool(jnp.all(lengths > 0)) and alignment.shape == (4, 96, batch["text"].shape[1])
+    other = jnp.where(jnp.arange(batch["text"].shape[1]) < batch["text_lengths"][:, None], batch["text"], 1)
+    again, _, _ = infer(other, batch["text_lengths"], noise)
+    for i in range(4):
+        n = int(lengths[i])
+        np.testing.assert_allclose(again[i, :n], mel[i, :n], atol=1e-5)
+        alone, alone_lengths, _ = infer(batch["text"][i : i + 1], batch["text_lengths"][i : i + 1], noise[i : i + 1])
+        assert int(alone_lengths[0]) == n
+        np.testing.assert_allclose(alone[0, :n], mel[i, :n], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+def test_vocoder_rows_are_independent(name):
+    config = config_of(name)
+    structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
+    mel = batch_of(("mel",), config)["mel"]
+    infer = jax.jit(lambda mel: merge(structure, params, rest).infer(mel))
+    wave = infer(mel)
+    assert wave.shape[0] == 4 and wave.shape[1] % mel.shape[1] == 0
+    assert bool(jnp.all(jnp.isfinite(wave)))
+    for i in range(4):
+        np.testing.assert_allclose(infer(mel[i : i + 1])[0], wave[i], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bf16_compute_stays_finite(name):
+    config = config_of(name)
+    structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    model = merge(structure, params, rest)
+    if name in ACOUSTIC:
+        batch = batch_of(("text", "text_lengths"), config)
+        noise = jax.random.normal(jax.random.key(0), (4, 96, config.num_mels), jnp.bfloat16)
+        out, _, _ = model.infer(batch["text"], batch["text_lengths"], max_frames=96, noise=noise)
+    else:
+        out = model.infer(batch_of(("mel",), config)["mel"].astype(jnp.bfloat16))
+    assert bool(jnp.all(jnp.isfinite(out)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_configs_are_frozen_and_hashable(name):
+    config = config_of(name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, dataclasses.fields(config)[0].name, 3)
+    assert {config: 1}[config_of(name)] == 1
