@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Prints the figures that papers and reference implementations are known for beside ours, counted from our code.
+
+    python tools/paper_numbers.py [MODEL ...]
+
+A parameter count is of the configuration named in the row, built without allocating anything. 'paper' rows are what
+the paper prints, rounded as there; 'reference' rows were counted on the reference implementation. Exit status 0 only
+if every row agrees.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxtts.models import glow_tts, hifigan
+from jaxtts.models.hifigan.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
+from jaxtts.nn.functional import Tree, count_parameters, merge, named, split, structure
+
+
+class Row(NamedTuple):
+    """One figure: what it is, where it is from, what it is there, what we count."""
+
+    system: str
+    quantity: str
+    source: str
+    known: float
+    count: Callable[[], float]
+    rounded_to: float = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    rows = list(glow_tts_rows()) + list(hifigan_rows())
+    systems = sorted({row.system for row in rows})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
+    args = parser.parse_args(argv)
+    if unknown := set(args.systems) - set(systems):
+        parser.error(f"no figures of {', '.join(sorted(unknown))}; there are {', '.join(systems)}")
+    wrong = 0
+    print(f"{'system':10} {'quantity':44} {'known':>12} {'ours':>12}  verdict    source")
+    for row in rows:
+        if args.systems and row.system not in args.systems:
+            continue
+        ours = row.count()
+        agrees = round(ours / row.rounded_to) == round(row.known / row.rounded_to)
+        wrong += not agrees
+        verdict = "DIFFERS" if not agrees else "equal" if ours == row.known else "rounded"
+        print(f"{row.system:10} {row.quantity:44} {row.known:12,.0f} {ours:12,.0f}  {verdict:9}  {row.source}")
+    return int(wrong > 0)
+
+
+def parameters(build: Callable[[], nnx.Module]) -> Tree:
+    return structure(build)[1]
+
+
+def glow_tts_rows() -> Iterator[Row]:
+    """arXiv 2005.11129; jaywalnut310/glow-tts@13e9976 configs/base.json and base_blank.json; coqui-tts 0.28."""
+
+    def tree(config: Any) -> Tree:
+        return parameters(lambda: glow_tts.Model(config, rngs=nnx.Rngs(0)))
+
+    base, coqui = glow_tts.Config(), glow_tts.Config.coqui(num_symbols=129)
+    reference = "reference jaywalnut310/glow-tts@13e9976"
+    rows: list[tuple[str, str, float, Callable[[], float], float]] = [
+        ("parameters", "paper section 5.2", 28_600_000, lambda: count_parameters(tree(base)), 1e5),
+        ("parameters, 148 symbols", reference, 28_623_889, lambda: count_parameters(tree(base)), 1),
+        (
+            "parameters, 149 symbols",
+            reference,
+            28_624_081,
+            lambda: count_parameters(tree(dataclasses.replace(base, num_symbols=149))),
+            1,
+        ),
+        (
+            "parameters, weight norm folded",
+            reference,
+            28_587_025,
+            lambda: count_parameters(tree(dataclasses.replace(base, weight_norm=False))),
+            1,
+        ),
+        (
+            "encoder and duration predictor",
+            reference,
+            7_199_953,
+            lambda: count_parameters({k: v for k, v in tree(base).items() if k != "decoder"}),
+            1,
+        ),
+        ("duration predictor", reference, 345_857, lambda: count_parameters(tree(base)["duration_predictor"]), 1),
+        ("decoder", reference, 21_423_936, lambda: count_parameters(tree(base)["decoder"]), 1),
+        ("Coqui, 129 symbols", "reference coqui-tts", 28_609_873, lambda: count_parameters(tree(coqui)), 1),
+        (
+            "Coqui, WaveNets folded, inverses stored",
+            "reference coqui-tts after store_inverse",
+            28_575_505,
+            lambda: (
+                count_parameters(
+                    {n: p for n, p in named(tree(coqui)).items() if not (".wavenet." in n and n.endswith(".g"))}
+                )
+                + coqui.decoder_blocks * coqui.num_splits**2
+            ),
+            1,
+        ),
+    ]
+    for quantity, source, known, count, unit in rows:
+        yield Row("glow_tts", quantity, source, known, count, unit)
+
+
+def hifigan_rows() -> Iterator[Row]:
+    """arXiv 2010.05646 table 1; jik876/hifi-gan@4769534."""
+
+    def generator(config: Any) -> float:
+        return count_parameters(parameters(lambda: hifigan.Model(config, rngs=nnx.Rngs(0))))
+
+    reference = "reference jik876/hifi-gan@4769534"
+    variants = {
+        "V1": (hifigan.Config.v1(), 13_920_000, 13_936_130, 13_926_017),
+        "V2": (hifigan.Config.v2(), 920_000, 928_514, 925_985),
+        "V3": (hifigan.Config.v3(), 1_460_000, 1_464_322, 1_462_273),
+    }
+    for name, (config, paper, normed, folded) in variants.items():
+        plain = dataclasses.replace(config, weight_norm=False)
+
+        def truncated(config: Any = plain) -> float:
+            return generator(config) // 1e4 * 1e4
+
+        yield Row("hifigan", f"{name} parameters, cut to 10,000", "paper table 1", paper, truncated)
+        yield Row("hifigan", f"{name} parameters", reference, normed, lambda c=config: generator(c))
+        yield Row("hifigan", f"{name} parameters, weight norm folded", reference, folded, lambda c=plain: generator(c))
+    nets = {"MPD": (MultiPeriodDiscriminator, 41_105_770), "MSD": (MultiScaleDiscriminator, 29_618_821)}
+    for name, (net, known) in nets.items():
+        yield Row(
+            "hifigan",
+            f"{name} parameters",
+            reference,
+            known,
+            lambda net=net: count_parameters(parameters(lambda: net(rngs=nnx.Rngs(0)))),
+        )
+    yield Row("hifigan", "V1 receptive field in frames", reference, 26, hifigan_receptive_field)
+
+
+def hifigan_receptive_field() -> float:
+    """Whole frames that one frame reaches: the samples that turn NaN when one mel frame is NaN, over the hop."""
+    config = dataclasses.replace(hifigan.Config.v1(), upsample_channels=16, weight_norm=False)
+    graph, params, rest = split(hifigan.Model(config, rngs=nnx.Rngs(0)))
+    frames = 65
+    mel = jnp.zeros((1, frames, 80)).at[0, frames // 2].set(jnp.nan)
+    wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
+    hop = wave.shape[1] // frames
+    return int(np.isnan(wave).sum() // hop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
