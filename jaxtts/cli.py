@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if debug:
             raise
-        print(f"jaxtts: {' '.join(str(error).split())}", file=sys.stderr)
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"jaxtts: {' '.join(reason.split())}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
 
 

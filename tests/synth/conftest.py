@@ -1,0 +1,69 @@
+"""Small voices with random weights, on disk as training would leave them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtts.audio.spec import MelSpec
+from jaxtts.models import glow_tts, hifigan, vocos
+from jaxtts.nn import functional
+from jaxtts.synth import speak
+from jaxtts.synth.folder import write_voice
+from jaxtts.text import TextSpec
+from jaxtts.train.checkpoint import export
+
+TEXT = TextSpec()
+MEL = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
+
+
+def export_model(folder, name, module, config, **description):
+    """Random weights, every one of them away from its initial value, in the layout of a training folder."""
+    _, params, _ = functional.split(module.Model(config, rngs=nnx.Rngs(1)))
+    rng = np.random.default_rng(2)
+    moved = {n: np.asarray(x) + 0.02 * rng.standard_normal(x.shape) for n, x in functional.named(params).items()}
+    if name == "glow_tts":
+        moved["duration_predictor.out.bias"] += 1.2  # about four frames a symbol
+    params = functional.nested({n: np.asarray(x, np.float32) for n, x in moved.items()})
+    export(folder, params, config, {"model": name, **description})
+    return folder
+
+
+def export_acoustic(folder, mel=MEL, **changes):
+    config = glow_tts.Config.tiny(num_symbols=len(TEXT.symbols), num_mels=mel.num_bins, **changes)
+    speakers = ["ann", "bob"] if config.num_speakers == 2 else ["default"]
+    return export_model(
+        folder, "glow_tts", glow_tts, config, mel=mel.to_dict(), text=TEXT.to_dict(), speakers=speakers
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_buckets():
+    """Compiling dominates: fewer buckets than people get."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speak, "SYMBOLS", (64, 256))
+        patch.setattr(speak, "FRAMES", (64, 512, 2048))
+        patch.setattr(speak, "BATCHES", (1, 4))
+        yield
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Folder with the training folders glow, glow2 (two speakers), vocos, hifigan and other (another mel spec)."""
+    root = tmp_path_factory.mktemp("runs")
+    other = MEL.replace(name="other", fmax=3000.0)
+    export_acoustic(root / "glow")
+    export_acoustic(root / "glow2", num_speakers=2, speaker_dim=4)
+    for name, module in (("vocos", vocos), ("hifigan", hifigan)):
+        export_model(root / name, name, module, module.Config.tiny(), mel=module.Config.tiny().mel.to_dict())
+    config = replace(vocos.Config.tiny(), mel=other)
+    export_model(root / "other", "vocos", vocos, config, mel=other.to_dict())
+    return root
+
+
+@pytest.fixture(scope="session")
+def voice_folder(runs):
+    """A voice of the two smallest models."""
+    write_voice(runs / "voice", runs / "glow", runs / "vocos", card={"corpus": "none, random weights"})
+    return runs / "voice"
