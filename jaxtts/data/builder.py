@@ -23,6 +23,8 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +147,7 @@ def prepare(
         progress: show a bar.
 
     Raises:
-        ValueError: no utterance can be used; the first reasons are named.
+        ValueError: no utterance can be used (the first reasons are named), or a process died.
     """
     if not utterances:
         raise ValueError("utterances is empty: there is nothing to prepare")
@@ -156,7 +158,13 @@ def prepare(
     if not (path / INDEX).is_file():
         with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()), _quiet():
             builder = Corpus(config=config, data_dir=str(folder), file_format="array_record")
-            builder.download_and_prepare(download_dir=unused)
+            try:
+                builder.download_and_prepare(download_dir=unused)
+            except BrokenProcessPool as error:
+                raise ValueError(
+                    "a preparing process died: was memory short, or has the calling script no "
+                    '`if __name__ == "__main__":`? jobs=1 needs neither'
+                ) from error
     return Dataset.open(path)
 
 
@@ -200,8 +208,9 @@ def _extracted(config: CorpusConfig) -> Iterator[Iterable[Any]]:
     count = len(config.utterances)
     with contextlib.ExitStack() as stack:
         if config.jobs > 1:  # spawn: a fork of a process that runs jax may hang
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(config.jobs))
-            results = pool.imap(work, config.utterances, chunksize=max(1, min(16, count // config.jobs)))
+            pool = ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            results = pool.map(work, config.utterances, chunksize=max(1, min(16, count // config.jobs)))
         else:
             results = map(work, config.utterances)
         yield tqdm(results, total=count, desc="preparing", unit="utterance", disable=not config.progress)

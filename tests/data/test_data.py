@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,9 +116,21 @@ def test_nothing_usable_is_refused(folder, tmp_path):
         Dataset.open(tmp_path)
 
 
-def test_tfds_reads_it_without_tensorflow(dataset):
-    import sys
+def test_a_process_that_dies_is_an_error_and_no_hang(folder, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from jaxtts.audio import mel_spec\nfrom jaxtts.data import prepare, read_corpus\n"
+        "from jaxtts.text import TextSpec\n"
+        f"utterances, text = read_corpus({str(folder)!r}), TextSpec('characters')\n"
+        f"prepare(utterances, mel_spec('hifigan'), text, {str(tmp_path)!r}, jobs=2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 1 and "ValueError: a preparing process died" in done.stderr
+    assert not list(tmp_path.rglob("*.array_record*"))
 
+
+def test_tfds_reads_it_without_tensorflow(dataset):
     import tensorflow_datasets as tfds
 
     source = tfds.builder_from_directory(dataset.path).as_data_source("train")
