@@ -60,9 +60,11 @@ def train(args: Train) -> None:
 
     from jaxtts import registry
     from jaxtts.data.batches import batches, bucket_shapes
+    from jaxtts.synth.executables import use_persistent_cache
     from jaxtts.train.loop import fit, say
 
     recipe = changed_recipe(args)
+    use_persistent_cache()
     if args.distributed:
         jax.distributed.initialize()
     if recipe.data.batch_size % jax.device_count():

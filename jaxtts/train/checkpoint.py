@@ -51,7 +51,7 @@ class Checkpoints:
             ValueError: there is no checkpoint.
         """
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())  # type: ignore
-        return self._manager.restore(self._known(step), args=args).meta
+        return self._manager.restore(self._known(step), args=args)["meta"]
 
     def restore(self, like: TrainState, mesh: Mesh, step: int | None = None) -> TrainState:
         """The state of a checkpoint (default: the newest), on each device of the mesh.
@@ -64,14 +64,14 @@ class Checkpoints:
         """
         step = self._known(step)
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
-        wanted, saved = _shapes(target), _shapes(self._manager.item_metadata(step).state)
+        wanted, saved = _shapes(target), _shapes(self._manager.item_metadata(step)["state"])
         if wrong := [f"{n} is {saved.get(n)}, not {x}" for n, x in wanted.items() if saved.get(n) != x] + [
             f"{n} is {x}, not expected" for n, x in saved.items() if n not in wanted
         ]:
             raise ValueError(f"{self.folder / str(step)} holds another model: {_first(wrong)}; use another workdir")
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))  # type: ignore
         try:
-            return self._manager.restore(step, args=args).state
+            return self._manager.restore(step, args=args)["state"]
         except (ValueError, KeyError, OSError) as error:
             raise ValueError(
                 f"{self.folder / str(step)} is damaged, delete it to go on from the one before: {_first([str(error)])}"

@@ -82,6 +82,8 @@ def fit(
     run = _Run(task, Path(workdir), mesh or data_mesh(), seed, facts, keep)
     try:
         run.begin(batches)
+        if run.step >= steps:
+            say(f"{workdir} is at step {run.step} already; give a larger steps than {steps} to go on")
         run.log = Log(workdir, run.step, sample_rate) if run.chief else None
         with _Stop() as stop, run.progress(steps):
             while run.step < steps and not stop.requested:
@@ -105,7 +107,7 @@ def fit(
 def say(message: str) -> None:
     """A line on stderr that does not break the progress bar; only of the first process."""
     if jax.process_index() == 0:
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(message, file=sys.stderr) if sys.stderr.isatty() else print(message, file=sys.stderr, flush=True)
 
 
 class _Run:
@@ -190,7 +192,10 @@ class _Run:
         began = time.perf_counter()
         self.state, metrics = self.train_step(self.state, put_batch(fields, self.mesh), self.step_key)
         if new:
-            say(f"compiled in {time.perf_counter() - began:.1f} s; {len(self.shapes)} shapes so far")
+            took = time.perf_counter() - began
+            say(f"compiled in {took:.1f} s; {len(self.shapes)} shapes so far")
+            self.started += took  # so that throughput and the expected end are those of a warm run
+            self.bar.unpause()
         self.window.append((self.step + 1, batch.get("ids", ()), metrics))
         self.flying.append(metrics)
         if len(self.flying) > IN_FLIGHT:
@@ -262,15 +267,28 @@ class _Run:
 
     def progress(self, steps: int) -> tqdm:
         """The bar on stderr; where that is a file, a line each half minute."""
-        interactive = sys.stderr.isatty()
-        quiet = {"dynamic_ncols": interactive, "mininterval": 0.5 if interactive else 30.0, "disable": not self.chief}
-        self.bar = tqdm(total=steps, initial=self.step, unit="step", **quiet)
+        if sys.stderr.isatty():
+            how: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5}
+        else:
+            how = {"file": _Lines(), "ncols": 0, "mininterval": 30.0, "maxinterval": 30.0}
+        self.bar = tqdm(total=steps, initial=self.step, unit="step", disable=not self.chief, **how)
         return self.bar
 
     def close(self) -> None:
         self.checkpoints.close()
         if self.log:
             self.log.close()
+
+
+class _Lines:
+    """Where stderr is a file, each state of the bar gets a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 class _Stop:

@@ -1,5 +1,6 @@
 """Where arrays live: one mesh axis 'data' over all devices; the state on each of them, the batch cut along B."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh ('data',) over `devices`, by default all devices of all processes.
 
     The axis is Auto: embeddings, scans over recurrent cells and random crops reject Explicit axes.

@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -112,29 +110,18 @@ def test_a_checkpoint_holds_the_exact_state_although_steps_donate_it(tmp_path):
 
 
 def test_four_devices_give_what_one_gives(tmp_path):
-    program = """
-import sys, jax, numpy as np
-from toy import batches, task
-from jaxtts.train.loop import fit
-from jaxtts.train.sharding import data_mesh
-devices = jax.devices()
-assert len(devices) == 4
-for n in (1, 4):
-    state = fit(task(), batches(), steps=20, workdir=f"{sys.argv[1]}/{n}", mesh=data_mesh(devices[:n]), log_every=1,
-                eval_every=10, held_out=batches((6, 8), count=2), sample_every=20, save_every=0)
-    kernel = state.params["model"]["layer"]["kernel"]
-    assert len(kernel.sharding.device_set) == n and kernel.is_fully_replicated
-"""
-    root = Path(__file__).parents[2]
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu",
-                        "PYTHONPATH": f"{root}:{Path(__file__).parent}"}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    devices = jax.devices()
+    assert len(devices) >= 4
+    for n in (1, 4):
+        state = fit(task(), batches(), steps=20, workdir=tmp_path / str(n), mesh=data_mesh(devices[:n]), log_every=1,
+                    eval_every=10, held_out=batches((6, 8), count=2), sample_every=20, save_every=0)  # fmt: skip
+        kernel = state.params["model"]["layer"]["kernel"]
+        assert len(kernel.sharding.device_set) == n and kernel.is_fully_replicated
     one, four = lines(tmp_path / "1"), lines(tmp_path / "4")
     assert [line["step"] for line in one] == [line["step"] for line in four] and len(one) == 22
     for a, b in zip(one, four, strict=True):
-        for name in (n for n in a if "loss" in n):
-            assert name == "loader_wait" or a[name] == pytest.approx(b[name], rel=1e-5)
+        for name in (n for n in a if n.endswith("loss")):
+            assert a[name] == pytest.approx(b[name], rel=1e-5)
 
 
 def test_each_shape_compiles_once_and_is_told(tmp_path, capfd):

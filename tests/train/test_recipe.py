@@ -31,7 +31,9 @@ def test_overrides_reach_every_level():
     assert made.model.attention_window is None and isinstance(made.optim.learning_rate, float)
     rest = dataclasses.replace(made, model=glow().model, optim=glow().optim, data=glow().data)
     assert rest == glow()
-    several = dataclasses.replace(load("hifigan_ljspeech"), optim={"generator": glow().optim, "discriminator": glow().optim})
+    several = dataclasses.replace(
+        load("hifigan_ljspeech"), optim={"generator": glow().optim, "discriminator": glow().optim}
+    )
     assert override(several, "optim.discriminator.b1", "0.5").optim["discriminator"].b1 == 0.5
     assert Recipe.from_dict(json.loads(json.dumps(several.to_dict()))) == several
     vocoder = override(load("hifigan_ljspeech"), "model.upsample_rates", "[8, 8, 2, 2]")
@@ -57,7 +59,9 @@ def test_a_wrong_override_names_the_field(path, value, message):
 
 
 def test_the_command_line_changes_the_recipe():
-    args = Train("vocos_ljspeech", Path("x"), Path("y"), steps=500, batch_size=4, seed=7, set=("keep=1", "model.dim=32"))
+    args = Train(
+        "vocos_ljspeech", Path("x"), Path("y"), steps=500, batch_size=4, seed=7, set=("keep=1", "model.dim=32")
+    )
     made = changed_recipe(args)
     assert (made.steps, made.optim.total_steps, made.data.batch_size, made.seed, made.keep) == (500, 500, 4, 7, 1)
     assert made.model.dim == 32
