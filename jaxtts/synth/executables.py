@@ -18,7 +18,8 @@ import os
 import platform
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -81,16 +82,51 @@ def get(name: str, fingerprint: str, build: Callable[[], Callable[..., Sequence[
     key = hashlib.sha256(repr((fingerprint, shapes, settings, _environment(device))).encode()).hexdigest()[:40]
     folder = cache_folder()
     path = folder / f"{key}.xla" if folder else None
-    executable = _read(path, device) if path else None
-    if executable is None:
+    kept = _read(path, device) if path else None
+
+    def compiled() -> Run:
         log.info("compiling %s", name)
-        compiled = jax.jit(build(), keep_unused=True).lower(*args).compile()
-        executable = compiled.runtime_executable()
+        with _apart_from_jax_cache():
+            made = jax.jit(build(), keep_unused=True).lower(*args).compile()
+        executable = made.runtime_executable()
         if executable is None or len(executable.get_parameter_layouts()) != len(shapes):
-            return lambda arrays: list(compiled(*arrays))  # constants became parameters: only jax knows them
+            return lambda arrays: list(made(*arrays))  # constants became parameters: only jax knows them
         if path:
             _write(path, executable)
-    return lambda arrays: [x[0] for x in executable.execute_sharded(arrays).disassemble_into_single_device_arrays()]
+        return lambda arrays: _execute(executable, arrays)
+
+    if kept is None:
+        return compiled()
+    repaired: list[Run] = []
+
+    def run(arrays: Sequence[Any]) -> list[jax.Array]:
+        if not repaired:
+            try:
+                return _execute(kept, arrays)
+            except RuntimeError as error:
+                log.warning("%s does not run (%s); compiling again", path, error)
+                repaired.append(compiled())
+        return repaired[0](arrays)
+
+    return run
+
+
+def _execute(executable: Any, arrays: Sequence[Any]) -> list[jax.Array]:
+    results = executable.execute_sharded(arrays).disassemble_into_single_device_arrays()
+    return jax.block_until_ready([shards[0] for shards in results])
+
+
+@contextmanager
+def _apart_from_jax_cache() -> Iterator[None]:
+    """Keeps what is compiled out of JAX's own cache: an executable read from there loses functions if it is serialised
+    again (XLA:CPU, jaxlib 0.10.2: "Function wrapped_iota not found")."""
+    option = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, option)
+    jax.config.update(option, float("inf"))
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def _read(path: Path, device: jax.Device) -> Any:

@@ -66,7 +66,7 @@ def test_a_text_sounds_the_same_alone_and_among_others(voice):
 def test_a_text_sounds_the_same_in_a_larger_bucket(voice_folder, monkeypatch):
     text = "The birch canoe slid on the smooth planks."
     small = load(voice_folder).synthesize(text)
-    monkeypatch.setattr("jaxtts.synth.speak.HEADROOM", 10.0)
+    monkeypatch.setattr("jaxtts.synth.speak.HEADROOM", 4.0)
     monkeypatch.setattr("jaxtts.synth.speak.SYMBOLS", (128,))
     large = load(voice_folder).synthesize(text)
     np.testing.assert_allclose(small.samples, large.samples, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,288 @@
+"""The command line: what people type, and every kind of bad input."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxtts import cli
+from jaxtts.audio import io as sound
+
+
+@pytest.fixture
+def run(capfd, monkeypatch, tmp_path):
+    """run(*argv, stdin=b'') -> (exit code, stdout bytes, stderr), in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv, stdin=None):
+        stream = io.TextIOWrapper(io.BytesIO(stdin or b""), encoding="utf-8")
+        stream.isatty = lambda: stdin is None
+        monkeypatch.setattr(sys, "stdin", stream)
+        code = cli.main([str(a) for a in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def refused(result, tmp_path, *words):
+    """One sentence on stderr, exit code 2, nothing on stdout and no file left."""
+    code, out, err = result
+    assert code == 2 and not out, (code, out, err)
+    assert err.count("\n") == 1 and err.startswith("jaxtts: ") and "Traceback" not in err
+    assert all(word in err for word in words), err
+    assert not [p.name for p in tmp_path.iterdir() if p.suffix != ".keep"]
+
+
+def test_say_writes_a_file(run, voice_folder, tmp_path):
+    code, _, err = run("say", "Hello there.", "-o", "out.wav", "--voice", voice_folder)
+    assert code == 0 and err.startswith("out.wav: ") and "voice voice" in err
+    samples, rate = sound.load(tmp_path / "out.wav")
+    assert rate == 8000 and len(samples) > 100
+    assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--text", "Hello there.", "--out_path", "x.flac"],  # Coqui
+        ["-f", "text.keep", "-o", "x.flac"],
+        ["--input-file=text.keep", "--output_file=x.flac"],  # Piper
+    ],
+)
+def test_say_knows_other_spellings(run, voice_folder, tmp_path, argv):
+    (tmp_path / "text.keep").write_text("Hello there.")
+    code, _, err = run("say", *argv, "-m", voice_folder, "--length_scale", "1.5", "-q")
+    assert code == 0 and not err
+    assert (tmp_path / "x.flac").is_file()
+
+
+def test_say_reads_stdin_and_writes_stdout(voice_folder, tmp_path):
+    command = [sys.executable, "-m", "jaxtts", "say", "--voice", str(voice_folder)]
+    options = {"input": "Hello there.".encode(), "capture_output": True, "cwd": tmp_path, "timeout": 120}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    raw = subprocess.run([*command, "--output-raw"], **options, env=env)
+    assert raw.returncode == 0, raw.stderr
+    wav = subprocess.run([*command, "-", "-o", "-", "--seed", "0"], **options, env=env)
+    assert wav.returncode == 0 and wav.stdout[:4] == b"RIFF"
+    assert len(raw.stdout) > 1000 and wav.stdout.endswith(raw.stdout)
+
+
+def test_seed_decides(run, voice_folder, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("say", "Hello there.", "-o", f"{name}.wav", "--voice", voice_folder, "--seed", seed)[0] == 0
+    a, b, c = ((tmp_path / f"{n}.wav").read_bytes() for n in "abc")
+    assert a == b != c
+
+
+def test_plot(run, voice_folder, tmp_path):
+    assert run("say", "Hello. You there!", "--plot", "x.png", "--voice", voice_folder)[0] == 0
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+    code, _, err = run("say", "Hello.", "--plot", "y.jpg", "--voice", voice_folder)
+    assert code == 2 and "'.jpg'" in err and [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+SPOKEN = {
+    "control": "Hel\x00lo \x07 the\x1bre\r\n\t.",
+    "mixed scripts": "Hello мир 世界 and مرحبا.",
+    "emoji inside": "Hello 😀 there.",
+    "digits": "12345678901234567890 and 3.14",
+    "one letter": "a",
+    "markup": "a < b & c > d",
+    "surrogate": "Hello \udce4 there.",
+    "right to left": "\u202eHello\u202c there.",
+}
+UNSPOKEN = {
+    "empty": "",
+    "spaces": "  \n\t ",
+    "emoji": "😀😀🎉",
+    "punctuation": "?!...",
+    "zero width": "\u200b\u200d\ufeff",
+    "broken ssml": "<speak>Hello <break",
+    "foreign ssml": "<speak>Hello <audio src='x'/></speak>",
+    "entity bomb": '<!DOCTYPE a [<!ENTITY x "y">]><speak>&x;</speak>'.replace("<!DOCTYPE", "<speak><!DOCTYPE"),
+}
+
+
+@pytest.mark.parametrize("text", SPOKEN.values(), ids=SPOKEN)
+def test_odd_texts_are_spoken(run, voice_folder, tmp_path, text):
+    code, _, err = run("say", "--text", text, "-o", "out.wav", "--voice", voice_folder)
+    assert code == 0, err
+    assert "Traceback" not in err and len(sound.load(tmp_path / "out.wav")[0]) > 0
+
+
+@pytest.mark.parametrize("text", UNSPOKEN.values(), ids=UNSPOKEN)
+def test_texts_without_speech_are_refused(run, voice_folder, tmp_path, text):
+    refused(run("say", "--text", text, "-o", "out.wav", "--voice", voice_folder), tmp_path)
+
+
+def test_a_hundred_thousand_characters(run, voice_folder, tmp_path):
+    text = ("The birch canoe slid on the smooth planks. " * 2400)[:100_000]
+    code, _, err = run("say", "-", "-o", "out.wav", "--voice", voice_folder, stdin=text.encode())
+    assert code == 0, err
+    assert len(sound.load(tmp_path / "out.wav")[0]) / 8000 > 2400 * 0.25
+
+
+def test_a_hundred_thousand_letters_without_a_space(run, voice_folder, tmp_path):
+    code, out, err = run("say", "-", "-o", "out.wav", "--voice", voice_folder, stdin=b"a" * 100_000)
+    assert code in (0, 2) and "Traceback" not in err and err.count("\n") == 1
+    assert (tmp_path / "out.wav").is_file() == (code == 0)
+
+
+def test_bad_invocations(run, voice_folder, tmp_path):
+    voice = ["--voice", voice_folder]
+    refused(run("say", *voice, "-o", "x.wav"), tmp_path, "no text")
+    refused(run("say", "Hi.", *voice), tmp_path, "-o out.wav")
+    refused(run("say", "Hi.", "--text", "Ho.", *voice, "-o", "x.wav"), tmp_path, "more than one text")
+    refused(run("say", "Hi.", *voice, "-o", "x.xyz"), tmp_path, "'.xyz'")
+    refused(run("say", "Hi.", *voice, "-o", "no/such/x.wav"), tmp_path, "does not exist")
+    refused(run("say", "Hi.", *voice, "-o", "x.wav", "--length-scale", "0"), tmp_path, "length_scale=0.0")
+    refused(run("say", "Hi.", *voice, "-o", "x.wav", "--seed", "x"), tmp_path, "--seed")
+    refused(run("say", "Hi.", *voice, "-o", "x.wav", "--nope"), tmp_path, "--nope", "--help")
+    refused(run("say", "-f", "missing.txt", *voice, "-o", "x.wav"), tmp_path, "missing.txt")
+    refused(run("say", *voice, "-o", "x.wav", stdin=b"caf\xe9"), tmp_path, "not UTF-8")
+    refused(run("say", "Hi.", "--voice", "nope", "-o", "x.wav"), tmp_path, "'nope'")
+    refused(run("nope"), tmp_path, "'nope'", "say")
+    assert run()[0] == 2
+
+
+def test_a_pickle_is_not_opened(run, runs, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    for name in ("voice.keep", "weights.safetensors", "model.safetensors"):
+        folder = runs / "evil"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(pickle.dumps(Evil()))
+    (folder / "voice.json").write_text((runs / "voice" / "voice.json").read_text())
+    (folder / "config.json").write_text((runs / "vocos" / "config.json").read_text())
+    refused(run("say", "Hi.", "--voice", folder / "voice.keep", "-o", "x.wav"), tmp_path, "voice.keep")
+    refused(run("say", "Hi.", "--voice", folder, "-o", "x.wav"), tmp_path, "safetensors")
+    (folder / "voice.json").unlink()
+    refused(run("vocode", "x.npy", "--vocoder", folder, "-o", "x.wav"), tmp_path, "safetensors")
+    refused(run("import-weights", folder / "weights.safetensors", "out"), tmp_path, "weights.safetensors")
+    np.save(tmp_path / "mel.npy", np.array([Evil()]), allow_pickle=True)
+    (tmp_path / "mel.npy").rename(runs / "evil.npy")
+    refused(run("vocode", runs / "evil.npy", "--vocoder", runs / "vocos", "-o", "x.wav"), tmp_path, "evil.npy")
+
+
+def test_a_vocoder_of_other_mels_is_refused(run, runs, voice_folder, tmp_path):
+    result = run("say", "Hi.", "--voice", voice_folder, "--vocoder", runs / "other", "-o", "x.wav")
+    refused(result, tmp_path, "'tiny'", "'other'")
+
+
+def test_vocode(run, runs, tmp_path):
+    rng = np.random.default_rng(0)
+    sound.save(tmp_path / "in.wav", 0.1 * rng.standard_normal(4000).astype(np.float32), 8000)
+    for vocoder in (runs / "vocos", runs / "hifigan", runs / "voice"):
+        assert run("vocode", "in.wav", "-o", "out.wav", "--vocoder", vocoder)[0] == 0
+        assert len(sound.load("out.wav")[0]) == 4000
+    np.save("mel.npy", rng.standard_normal((10, 70)).astype(np.float32))  # [M, T], as others store it
+    assert run("vocode", "mel.npy", "-o", "out.wav", "--vocoder", runs / "vocos")[0] == 0
+    assert len(sound.load("out.wav")[0]) == 70 * 16
+    assert run("vocode", "in.wav", "-o", "out.wav", "--vocoder", "griffin-lim")[0] == 0
+    np.save("mel.npy", np.zeros((3, 4)))
+    code, _, err = run("vocode", "mel.npy", "-o", "no.wav", "--vocoder", runs / "vocos")
+    assert code == 2 and "[3, 4]" in err and not os.path.exists("no.wav")
+
+
+def test_vocoding_in_pieces_is_vocoding_whole(runs, monkeypatch):
+    from jaxtts.synth import vocode
+
+    mel = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
+    whole = vocode.Vocoder(runs / "vocos").wave(mel)
+    monkeypatch.setattr(vocode, "PIECE", 128)
+    np.testing.assert_allclose(whole, vocode.Vocoder(runs / "vocos").wave(mel), rtol=0, atol=1e-4)
+
+
+def test_export_voice(run, runs, tmp_path):
+    (tmp_path / "facts.keep").write_text(json.dumps({"corpus": "a test"}))
+    code, out, _ = run(
+        "export-voice", "ann", "--acoustic", runs / "glow", "--vocoder", runs / "vocos", "--card", "facts.keep"
+    )
+    assert code == 0 and "voice ann" in out
+    assert "a test" in (tmp_path / "ann" / "README.md").read_text()
+    assert run("say", "Hi.", "--voice", "./ann", "-o", "x.wav")[0] == 0
+    code, _, err = run("export-voice", "bob", "--acoustic", runs / "glow", "--vocoder", runs / "other")
+    assert code == 2 and "'other'" in err and not (tmp_path / "bob").exists()
+
+
+def test_import_weights(run, tmp_path):
+    from flax import nnx
+
+    from jaxtts.models.hifigan import Config, Model
+    from jaxtts.nn import functional
+    from jaxtts.weights.safetensors import save_safetensors
+
+    config = {
+        "resblock": "1", "upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4],
+        "upsample_initial_channel": 16, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3]],
+    }  # fmt: skip
+    ours = Config(upsample_channels=16, resblock_kernel_sizes=(3,), resblock_dilations=((1, 3),), weight_norm=False)
+    _, params, _ = functional.split(Model(ours, rngs=nnx.Rngs(0)))
+    torch_order = {"kernel": "weight", "bias": "bias"}
+    tensors = {}
+    for name, x in functional.named(params).items():
+        module, _, kind = name.rpartition(".")
+        axes = (1, 2, 0) if name.startswith("ups") else (2, 1, 0)  # [W, I, O] -> [I, O, W] or [O, I, W]
+        tensors[f"{module}.{torch_order[kind]}"] = np.asarray(x) if x.ndim == 1 else np.transpose(x, axes)
+    save_safetensors("g.safetensors", tensors)
+    code, _, err = run("import-weights", "g.safetensors", "imported")
+    assert code == 2 and "--config" in err
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code, out, err = run("import-weights", "g.safetensors", "imported")
+    assert code == 0 and "hifigan" in out, err
+    tensors.pop("conv_pre.bias")
+    save_safetensors("broken.safetensors", tensors)
+    code, _, err = run("import-weights", "broken.safetensors", "broken")
+    assert code == 2 and "conv_pre.bias" in err and not (tmp_path / "broken").exists()
+    np.save("mel.npy", np.zeros((20, 80), np.float32))
+    assert run("vocode", "mel.npy", "--vocoder", "imported", "-o", "x.wav")[0] == 0
+
+
+def test_models_lists_the_registry(run):
+    from jaxtts.registry import MODELS
+
+    code, out, _ = run("models")
+    assert code == 0 and all(name in out and entry.paper in out for name, entry in MODELS.items())
+
+
+def test_doctor(run):
+    code, out, _ = run("doctor")
+    assert code == 0 and "convolution off by" in out and "cache" in out
+
+
+def test_help_teaches(run, capsys):
+    assert run("--help")[0] == 0
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit) as exit:
+            cli.main([command, "--help"])
+        assert exit.value.code == 0
+        assert f"jaxtts {command}" in capsys.readouterr().out
+
+
+def test_debug_shows_where(voice_folder):
+    with pytest.raises(ValueError, match="nothing to speak"):
+        cli.main(["say", "", "-o", "x.wav", "--voice", str(voice_folder), "--debug"])
+
+
+def test_interruption(monkeypatch):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxtts.commands.models.run", interrupt)
+    assert cli.main(["models"]) == 130
+
+
+def test_say_stays_light():
+    """What a warm start must not import."""
+    code = "import sys, jaxtts.cli, jaxtts.commands.say, jaxtts.synth.voice; print(*sys.modules)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert not {"flax", "optax", "orbax", "tyro", "matplotlib", "librosa", "scipy"} & set(loaded.stdout.split())
