@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from jaxtts.data import Dataset
     from jaxtts.recipe import Recipe
 
+Number = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+
 
 @dataclass(frozen=True)
 class Train:
@@ -21,26 +23,27 @@ class Train:
     metrics.jsonl, tensorboard/, pictures/ and sounds/, and the model itself as config.json + model.safetensors.
 
     jaxtts train glow_tts_ljspeech --data LJSpeech-1.1 --workdir runs/glow
+
     jaxtts train configs/mine.py --data corpus --workdir runs/mine --set model.decoder_blocks=6 data.batch_size=16
     """
 
-    config: tyro.conf.Positional[str]
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
     """A recipe: a file with get_config(), or the name of one in configs/."""
     data: Path
     """The corpus, in the layout of LJSpeech (metadata.csv, wavs/), VCTK or LibriTTS."""
     workdir: Path
     """Where the run lives."""
-    steps: int | None = None
+    steps: Number = None
     """Length of the run; a cosine schedule that ends with the recipe's run is stretched with it."""
-    batch_size: int | None = None
+    batch_size: Number = None
     """Utterances (or cuts) in a step, over all devices together."""
-    seed: int | None = None
+    seed: Number = None
     """Of the parameters, the order of the data and each step's randomness."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Other fields of the recipe: model.*, optim.*, data.*, log_every, eval_every, sample_every, save_every, keep."""
-    prepared: Path | None = None
+    prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
-    jobs: int | None = None
+    jobs: Number = None
     """Processes that prepare the corpus; by default one per CPU."""
     distributed: bool = False
     """One of several processes of a TPU pod or a cluster: calls jax.distributed.initialize()."""
