@@ -1,0 +1,54 @@
+"""`jaxtts train` from a folder of recordings to a model that another process can read."""
+
+import json
+
+import numpy as np
+import soundfile
+
+from jaxtts.cli import main
+from jaxtts.recipe import Recipe
+from jaxtts.synth.folder import read_half
+from jaxtts.train.checkpoint import Checkpoints
+
+RECIPE = """
+from jaxtts.models.vocos import Config
+from jaxtts.recipe import DataConfig, Recipe
+from jaxtts.text import TextSpec
+from jaxtts.train.optim import OptimConfig
+
+def get_config():
+    config = Config.tiny()
+    data = DataConfig(config.mel, TextSpec("characters"), batch_size=4, segment_length=256, held_out=2)
+    optim = OptimConfig(learning_rate=1e-3)
+    return Recipe("vocos", config, optim, data, steps=2, log_every=1, eval_every=2, sample_every=2)
+"""
+
+
+def test_train_and_go_on(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    (tmp_path / "corpus" / "wavs").mkdir(parents=True)
+    names = [f"a{i}" for i in range(8)]
+    for name in names:
+        wave = np.sin(np.arange(4000) * rng.uniform(0.1, 0.5)) * 0.5 + rng.normal(size=4000) * 0.05
+        soundfile.write(tmp_path / "corpus" / "wavs" / f"{name}.wav", wave, 8000)
+    (tmp_path / "corpus" / "metadata.csv").write_text("".join(f"{n}|Hello there.|Hello there.\n" for n in names))
+    (tmp_path / "mine.py").write_text(RECIPE)
+    command = ["train", str(tmp_path / "mine.py"), "--data", str(tmp_path / "corpus"), "--jobs", "1"]
+    command += ["--workdir", str(tmp_path / "run")]
+
+    assert main([*command, "--steps", "2"]) == 0
+    assert main([*command, "--steps", "3", "--set", "keep=1"]) == 0
+    told = capfd.readouterr().err
+    assert "6 to train on, 2 held out" in told and "going on from step 2" in told
+
+    reports = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in reports if "loss/mel" in r] == [1, 2, 3]
+    assert [r["step"] for r in reports if "eval/loss/mel" in r] == [2]
+    meta = Checkpoints(tmp_path / "run").meta()
+    recipe = Recipe.from_dict(meta["recipe"])
+    assert (recipe.steps, recipe.keep, recipe.data.batch_size) == (3, 1, 4) and meta["loader"] is not None
+    half, _ = read_half(tmp_path / "run", "vocoder")
+    assert (half.model, half.mel) == ("vocos", recipe.model.mel) and half.config["dim"] == recipe.model.dim
+
+    assert main([*command, "--steps", "4", "--set", "model.dim=8"]) == 2
+    assert "another model: params.generator" in capfd.readouterr().err
