@@ -160,7 +160,7 @@ def test_fine_tuning_reads_the_mel_of_the_batch_and_nets_train_in_turn():
     "change, message",
     [
         ({"resblock": 3}, "resblock"),
-        ({"upsample_rates": (4, 3)}, "hop"),
+        ({"upsample_rates": (4, 2)}, "hop"),
         ({"upsample_kernel_sizes": (8, 3)}, "upsample_kernel_sizes"),
         ({"upsample_channels": 6}, "upsample_channels"),
     ],
