@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 training failed, 2 bad input (one sentence on stderr, no f
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: this process's) and returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character shows its code
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]

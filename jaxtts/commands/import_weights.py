@@ -108,7 +108,8 @@ def reference_text(num_symbols: int) -> "TextSpec":
     from jaxtts.text import GLOW_TTS, TextSpec
 
     if num_symbols not in (len(GLOW_TTS), len(GLOW_TTS) + 1):
-        raise ValueError(f"the checkpoint has {num_symbols} symbols; glow-tts has {len(GLOW_TTS)}, one more with blanks")
+        known = f"glow-tts has {len(GLOW_TTS)}, one more with blanks"
+        raise ValueError(f"the checkpoint has {num_symbols} symbols; {known}")
     blank = "<blank>" if num_symbols > len(GLOW_TTS) else None
     return TextSpec("arpabet", symbols=GLOW_TTS + ((blank,) if blank else ()), blank=blank)
 

@@ -1,9 +1,20 @@
-"""`jaxtts say`: a text to a sound file."""
+"""`jaxtts say`: a text to a sound file.
+
+The text is read (a lexicon and a tagger are loaded, 0.3 s) in a second process while this one imports jax."""
 
 import argparse
+import contextlib
+import json
+import os
 import sys
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxtts.text import FrontEnd
 
 HELP = """Speak a text into a sound file.
 
@@ -37,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--length-scale", type=float, metavar="X", help="above 1 is slower (default: the voice's)")
     parser.add_argument("--noise-scale", type=float, metavar="X", help="0 is flat, higher varies more")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same sound (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound (default 0)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw mel spectrogram and alignment")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error")
 
@@ -48,13 +59,22 @@ def run(args: argparse.Namespace) -> None:
     if not args.output and not args.output_raw and not args.plot:
         raise ValueError("nowhere to put the sound: give -o out.wav, or --output-raw for standard output")
     from jaxtts.synth.voice import load
+    from jaxtts.text import Sentence
 
     voice = load(args.voice, acoustic=args.acoustic, vocoder=args.vocoder)
-    with warnings.catch_warnings(record=True) as notes:
-        warnings.simplefilter("always", UserWarning)
-        audio = voice.synthesize(
-            text, speaker=args.speaker, length_scale=args.length_scale, noise_scale=args.noise_scale, seed=args.seed
-        )
+    sentences = _begin(lambda: _read(voice.front_end, text))
+    if "jax" not in sys.modules:
+        import jaxtts.synth.speak  # noqa: F401  takes as long as reading the text does
+    found = sentences()
+    if "error" in found:
+        raise ValueError(found["error"])
+    (audio,) = voice.speak(
+        [[Sentence(*s) for s in found["sentences"]]],
+        speaker=args.speaker,
+        length_scale=args.length_scale,
+        noise_scale=args.noise_scale,
+        seed=args.seed,
+    )
     if args.plot:
         from jaxtts.synth.plot import save_plot
 
@@ -68,10 +88,43 @@ def run(args: argparse.Namespace) -> None:
     elif args.output:
         audio.save(args.output)
     if not args.quiet:
-        for note in notes:
-            print(f"jaxtts: {note.message}", file=sys.stderr)
+        for note in found["notes"]:
+            print(f"jaxtts: {note}", file=sys.stderr)
         where = "standard output" if args.output_raw or args.output == "-" else args.output or args.plot
         print(f"{where}: {audio.duration:.2f} s, {audio.sample_rate} Hz, voice {voice.name}", file=sys.stderr)
+
+
+def _read(front_end: "FrontEnd", text: str) -> dict[str, Any]:
+    """The sentences of a text and the warnings they gave, or the error, as JSON can hold them."""
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            sentences = front_end.sentences(text)
+        except ValueError as error:
+            return {"error": str(error)}
+    return {"sentences": sentences, "notes": [str(n.message) for n in notes if n.category is UserWarning]}
+
+
+def _begin(work: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Starts work in a forked process, if this one has neither threads nor jax; the result is a call to wait for it."""
+    if not hasattr(os, "fork") or "jax" in sys.modules or threading.active_count() > 1:
+        return work
+    reader, writer = os.pipe()
+    if child := os.fork():
+        os.close(writer)
+
+        def wait() -> dict[str, Any]:
+            with open(reader, "rb") as pipe:
+                answer = pipe.read()
+            os.waitpid(child, 0)
+            return json.loads(answer) if answer else work()  # it died: do it here, where errors are seen
+
+        return wait
+    with contextlib.suppress(BaseException):  # nothing may return into the caller's stack twice
+        os.close(reader)
+        with open(writer, "wb") as pipe:
+            pipe.write(json.dumps(work()).encode())
+    os._exit(0)
 
 
 def _text(args: argparse.Namespace) -> str:

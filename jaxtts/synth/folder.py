@@ -79,6 +79,8 @@ def read_voice(folder: str | Path) -> VoiceFiles:
     path = folder / "voice.json"
     if not path.is_file():
         raise ValueError(f"{folder} is not a voice folder: it has no voice.json (`jaxtts export-voice` makes one)")
+    if not (folder / "weights.safetensors").is_file():
+        raise ValueError(f"{folder} is not a whole voice folder: it has no weights.safetensors")
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:

@@ -22,6 +22,7 @@ from jaxtts.config import from_dict
 from jaxtts.registry import module
 from jaxtts.synth import executables
 from jaxtts.synth.folder import Half, VoiceFiles
+from jaxtts.synth.voice import Piece
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,6 @@ FRAMES = tuple(sorted([2**k for k in range(6, 17)] + [3 * 2**k for k in range(5,
 MAX_BATCH_FRAMES = 1 << 14  # frames of a whole batch: bounds the memory of a large vocoder
 HEADROOM = 1.15  # on the voice's own frames per symbol
 MAX_FRAMES_PER_SYMBOL = 256
-
-
-class Line(NamedTuple):
-    """One sentence to speak: its symbols [S] int32 and its place in its text, which seeds its noise."""
-
-    ids: np.ndarray
-    index: int
 
 
 class Spoken(NamedTuple):
@@ -62,7 +56,7 @@ class Speaker:
         self._fingerprint = json.dumps([[h.model, h.config] for h in halves.values()] + [self._names], sort_keys=True)
 
     def speak(
-        self, lines: Sequence[Line], *, speaker: int, length_scale: float, noise_scale: float, seed: int
+        self, lines: Sequence[Piece], *, speaker: int, length_scale: float, noise_scale: float, seed: int
     ) -> list[Spoken]:
         """Speaks sentences, many at once, in the order given.
 
@@ -89,7 +83,14 @@ class Speaker:
         return [done[i] for i in range(len(lines))]
 
     def _batch(
-        self, lines: list[Line], symbols: int, frames: int, speaker: int, length_scale: float, noise_scale: float, seed: int
+        self,
+        lines: list[Piece],
+        symbols: int,
+        frames: int,
+        speaker: int,
+        length_scale: float,
+        noise_scale: float,
+        seed: int,
     ) -> list[Spoken | None]:
         """One call; None for each sentence that fills the bucket and so may be cut off."""
         batch, bins = at_least(BATCHES, len(lines)), self.files.acoustic.mel.num_bins
@@ -120,7 +121,7 @@ class Speaker:
         return self._functions[bucket]
 
     def _build(self, frames: int) -> Any:
-        """f(*weights, text, lengths, speaker, noise, noise_scale, length_scale) -> wave, mel, mel lengths, durations."""
+        """f(*weights, text, lengths, speaker, noise, noise_scale, length_scale) -> wave, mel, lengths, durations."""
         from jaxtts.nn import functional  # imports flax, which a warm start does without
 
         acoustic, vocoder = (checked_structure(half) for half in (self.files.acoustic, self.files.vocoder))
@@ -148,10 +149,14 @@ def checked_structure(half: Half) -> Any:
     from jaxtts.nn import functional
 
     models = module(half.model)
-    config = from_dict(models.Config, half.config)
     # A stand-in for nnx.Rngs, whose counter takes most of the time of an abstract initialisation.
     key = jax.random.key(0)
-    structure, params, _ = functional.structure(lambda: models.Model(config, rngs=SimpleNamespace(params=lambda: key)))
+    rngs = SimpleNamespace(params=lambda: key)
+    try:
+        config = from_dict(models.Config, half.config)
+        structure, params, _ = functional.structure(lambda: models.Model(config, rngs=rngs))
+    except (TypeError, AttributeError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"the configuration of {half.model} is damaged ({error})") from error
     wanted = {name: tuple(x.shape) for name, x in functional.named(params).items()}
     found = {name: tuple(x.shape) for name, x in half.tensors.items()}
     faults = [f"{n} is missing" for n in sorted(wanted.keys() - found.keys())]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from jaxtts import voices
 from jaxtts.audio import io
 from jaxtts.audio.spec import require_same
 from jaxtts.synth.folder import VoiceFiles, read_half, read_voice
-from jaxtts.synth.speak import Line, Speaker
-from jaxtts.text import FrontEnd, split_long
+from jaxtts.text import FrontEnd, Sentence, split_long
+
+if TYPE_CHECKING:
+    from jaxtts.synth.speak import Speaker
 
 MAX_SYMBOLS = 256  # longer sentences are cut at commas or words
 _SCALES = {"length_scale": (0.1, 10.0), "noise_scale": (0.0, 10.0)}
@@ -61,10 +63,20 @@ class Audio:
         io.save(path, self.samples, self.sample_rate)
 
 
-class _Piece(NamedTuple):
-    line: Line
+class Piece(NamedTuple):
+    """What the model speaks in one go.
+
+    Attributes:
+        ids: symbols [S] int32.
+        index: its place in its text, which seeds its noise.
+        text: the words.
+        pause: seconds of silence behind it.
+    """
+
+    ids: np.ndarray
+    index: int
     text: str
-    pause: float  # seconds of silence behind it
+    pause: float
 
 
 class Voice:
@@ -116,6 +128,18 @@ class Voice:
             return self.synthesize(
                 [text], speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
             )[0]
+        if bad := [type(t).__name__ for t in text if not isinstance(t, str)]:
+            raise ValueError(f"text is {bad[0]}; give a string or a list of strings")
+        sentences = [self.front_end.sentences(t) for t in text]
+        return self.speak(
+            sentences, speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
+        )
+
+    def speak(
+        self, texts: Sequence[Sequence[Sentence]], *, speaker: str | int | None = None,
+        length_scale: float | None = None, noise_scale: float | None = None, seed: int = 0,
+    ) -> list[Audio]:  # fmt: skip
+        """Like `synthesize`, for texts that `front_end.sentences` has been through already."""
         scales = {
             "length_scale": self.files.length_scale if length_scale is None else length_scale,
             "noise_scale": self.files.noise_scale if noise_scale is None else noise_scale,
@@ -126,12 +150,14 @@ class Voice:
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r} must be a whole number, 0 or above")
         number = self._speaker(speaker)
-        texts = [self._pieces(t) for t in text]
-        lines = [piece.line for pieces in texts for piece in pieces]
+        pieces = [self._pieces(sentences) for sentences in texts]
         if self._compiled is None:
+            from jaxtts.synth.speak import Speaker  # imports jax, which reading a voice does without
+
             self._compiled = Speaker(self.files)
-        spoken = iter(self._compiled.speak(lines, speaker=number, seed=seed, **scales))
-        return [self._join(pieces, [next(spoken) for _ in pieces]) for pieces in texts]
+        together = [piece for part in pieces for piece in part]
+        spoken = iter(self._compiled.speak(together, speaker=number, seed=seed, **scales))
+        return [self._join(part, [next(spoken) for _ in part]) for part in pieces]
 
     def _speaker(self, speaker: str | int | None) -> int:
         names = self.speakers
@@ -143,23 +169,21 @@ class Voice:
             return int(speaker)
         raise ValueError(f"speaker={speaker!r} is not in voice {self.name!r}; it has {', '.join(names[:20])}")
 
-    def _pieces(self, text: str) -> list[_Piece]:
-        """Sentences, and long sentences cut in pieces that fit a bucket."""
-        if not isinstance(text, str):
-            raise ValueError(f"text is {type(text).__name__}; give a string or a list of strings")
-        spec, pieces = self.files.text, []
-        limit = MAX_SYMBOLS // 2 - 2 if spec.blank is not None else MAX_SYMBOLS - 2
-        for sentence in self.front_end.sentences(text):
+    def _pieces(self, sentences: Sequence[Sentence]) -> list[Piece]:
+        """Encodes sentences; long ones are cut in pieces that fit a bucket."""
+        pieces: list[Piece] = []
+        limit = MAX_SYMBOLS // 2 - 2 if self.files.text.blank is not None else MAX_SYMBOLS - 2
+        for sentence in sentences:
             parts = split_long(sentence.tokens, limit)
             for number, tokens in enumerate(parts):
                 pause = sentence.pause + self.files.sentence_pause if number == len(parts) - 1 else 0.0
-                pieces.append(_Piece(Line(self.front_end.encode(tokens), len(pieces)), sentence.text, pause))
+                pieces.append(Piece(self.front_end.encode(tokens), len(pieces), sentence.text, pause))
         return pieces
 
-    def _join(self, pieces: list[_Piece], spoken: list) -> Audio:
+    def _join(self, pieces: list[Piece], spoken: list) -> Audio:
         samples, segments, position = [], [], 0
         for number, (piece, s) in enumerate(zip(pieces, spoken)):
-            symbols = tuple(self.files.text.symbols[i] for i in piece.line.ids)
+            symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
             segments.append(Segment(piece.text, symbols, position, s.mel, s.durations))
             last = number == len(pieces) - 1
             pause = piece.pause - self.files.sentence_pause if last else piece.pause

@@ -19,13 +19,18 @@ MEL = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
 
 
 def export_model(folder, name, module, config, **description):
-    """Random weights, every one of them away from its initial value, in the layout of a training folder."""
-    _, params, _ = functional.split(module.Model(config, rngs=nnx.Rngs(1)))
+    """Random weights in the layout of a training folder."""
+    _, params, _ = functional.structure(lambda: module.Model(config, rngs=nnx.Rngs(1)))
     rng = np.random.default_rng(2)
-    moved = {n: np.asarray(x) + 0.02 * rng.standard_normal(x.shape) for n, x in functional.named(params).items()}
+    weights = {n: 0.2 * rng.standard_normal(x.shape, np.float32) for n, x in functional.named(params).items()}
+    for n, x in weights.items():
+        if n.endswith((".scale", ".g")):
+            x += 1.0
+        if n.endswith("mix.weight"):
+            x += np.eye(len(x), dtype=np.float32)
     if name == "glow_tts":
-        moved["duration_predictor.out.bias"] += 1.2  # about four frames a symbol
-    params = functional.nested({n: np.asarray(x, np.float32) for n, x in moved.items()})
+        weights["duration_predictor.out.bias"] += 1.2  # about four frames a symbol
+    params = functional.nested(weights)
     export(folder, params, config, {"model": name, **description})
     return folder
 

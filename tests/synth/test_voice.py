@@ -127,7 +127,7 @@ def test_long_text_is_spoken_whole(voice):
 
 
 def test_ssml_breaks_are_silence(voice):
-    audio = voice.synthesize('<speak>One.<break time="1s"/>Two.</speak>')
+    audio = voice.synthesize('<speak><s>One.</s><break time="1s"/><s>Two.</s></speak>')
     one, two = audio.segments
     silence = audio.samples[one.start + 16 * len(one.mel) : two.start]
     assert len(silence) >= 8000 and not silence.any()
@@ -240,6 +240,16 @@ def cut(folder):
 )
 def test_a_damaged_voice_is_refused(voice_folder, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
+        load(damaged(voice_folder, tmp_path, change)).synthesize("Hello.")
+
+
+def test_a_configuration_that_builds_nothing_is_refused(voice_folder, tmp_path):
+    def change(folder):
+        meta = json.loads((folder / "voice.json").read_text())
+        meta["acoustic"]["config"]["encoder_dim"] = "wide"
+        (folder / "voice.json").write_text(json.dumps(meta))
+
+    with pytest.raises(ValueError, match="configuration of glow_tts is damaged"):
         load(damaged(voice_folder, tmp_path, change)).synthesize("Hello.")
 
 
