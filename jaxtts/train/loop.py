@@ -129,11 +129,18 @@ class _Run:
         self.flying: deque[Any] = deque()
         self.started, self.waited, self.seconds = time.perf_counter(), 0.0, 0.0
 
-        def train_step(state: TrainState, batch: Batch, key: jax.Array):
-            return task.train_step(state, batch, jax.random.fold_in(key, state.step))
-
         everywhere = replicated(mesh)
-        self.train_step = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
+
+        def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+            def keyed(state: TrainState, batch: Batch, key: jax.Array):
+                return step(state, batch, jax.random.fold_in(key, state.step))
+
+            return jax.jit(keyed, donate_argnums=0, out_shardings=everywhere)
+
+        self.train_step = compiled(task.train_step)
+        self.pretrain_steps, self.pretrain_step = 0, self.train_step
+        if task.pretraining is not None:
+            self.pretrain_steps, self.pretrain_step = task.pretraining[0], compiled(task.pretraining[1])
         self.eval_step = jax.jit(task.eval_step, out_shardings=everywhere)
 
     def begin(self, batches: Iterable[Batch]) -> None:
@@ -179,6 +186,9 @@ class _Run:
 
     def advance(self, audio_seconds: Callable[[Batch], float] | None) -> None:
         """Sends one step to the devices."""
+        if 0 < self.step == self.pretrain_steps:
+            self.report()  # the metrics of the two kinds of steps do not mix
+            self.shapes.clear()
         began = time.perf_counter()
         batch = self.next_batch()
         self.waited += time.perf_counter() - began
@@ -190,7 +200,8 @@ class _Run:
             self.shapes.add(tuple(shapes.items()))
             say(f"compiling for {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}")
         began = time.perf_counter()
-        self.state, metrics = self.train_step(self.state, put_batch(fields, self.mesh), self.step_key)
+        step = self.pretrain_step if self.step < self.pretrain_steps else self.train_step
+        self.state, metrics = step(self.state, put_batch(fields, self.mesh), self.step_key)
         if new:
             took = time.perf_counter() - began
             say(f"compiled in {took:.1f} s; {len(self.shapes)} shapes so far")

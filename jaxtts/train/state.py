@@ -36,6 +36,7 @@ class Task(NamedTuple):
         sample: (state, batch, key) -> media for the log: 'audio/...' [N], 'mel/...' [T, M], 'alignment/...' [T, S].
         fields: the batch fields that the loader must provide, see data/batches.py.
         inference: state -> (params, config) as exported for use outside training.
+        pretraining: (number of steps, the step that is taken instead of `train_step` for so long), or None.
     """
 
     init: Callable[..., TrainState]
@@ -44,3 +45,4 @@ class Task(NamedTuple):
     sample: Callable[..., Media]
     fields: tuple[str, ...]
     inference: Callable[..., tuple[dict[str, Any], Any]]
+    pretraining: tuple[int, Callable[..., tuple[TrainState, Metrics]]] | None = None

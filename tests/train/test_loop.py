@@ -173,3 +173,18 @@ def test_refusals(tmp_path):
     wider = [{"x": np.zeros((2, 4), np.float32), "y": np.zeros((2, 1), np.float32)}] * 9
     with pytest.raises(ValueError, match=r"another model: params.model.layer.kernel is \(3, 1\), not \(4, 1\)"):
         fit(task(), wider, steps=3, workdir=tmp_path / "c", **QUIET)
+
+
+def test_pretraining_takes_its_own_step_for_so_long(tmp_path):
+    plain = task()
+
+    def marked(state, batch, key):
+        state, metrics = plain.train_step(state, batch, key)
+        return state, metrics | {"pretraining": metrics["loss"]}
+
+    both = plain._replace(pretraining=(5, marked))
+    fit(both, batches(), steps=8, workdir=tmp_path, log_every=4, **QUIET)
+    assert [line["step"] for line in lines(tmp_path) if "pretraining" in line] == [4, 5]
+    assert list(losses(tmp_path)) == [4, 5, 8]
+    fit(plain, batches(), steps=8, workdir=tmp_path / "plain", log_every=4, **QUIET)
+    assert losses(tmp_path)[4] == losses(tmp_path / "plain")[4]

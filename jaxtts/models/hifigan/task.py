@@ -23,7 +23,7 @@ from jaxtts.models.hifigan.model import Config, GanConfig, Generator
 from jaxtts.nn import functional
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
-from jaxtts.train.steps import averaged_params, gan_step, init_state
+from jaxtts.train.steps import averaged_params, gan_step, generator_step, init_state
 
 
 class VocoderConfig(Protocol):
@@ -129,9 +129,10 @@ def vocoder_task(
             "mel/recorded": mel_spectrogram(real, spec),
         }
 
-    train_step = gan_step(generate, generator_loss, discriminator_loss, optim, adversarial_from=gan.pretrain_steps)
+    train_step = gan_step(generate, generator_loss, discriminator_loss, optim)
+    pretraining = (gan.pretrain_steps, generator_step(generate, optim["generator"])) if gan.pretrain_steps else None
     inference = lambda state: (averaged_params(state, "generator"), config)  # noqa: E731
-    return Task(init, train_step, eval_step, sample, ("wave",), inference)
+    return Task(init, train_step, eval_step, sample, ("wave",), inference, pretraining)
 
 
 def _both(optim: OptimConfig, pretrain_steps: int) -> dict[str, OptimConfig]:
