@@ -95,7 +95,9 @@ def make(rows: Rows, voice: str, out: Path, rate: int, minutes: float, jobs: int
     """Writes one voice's folder; returns a line about it."""
     (out / "wavs").mkdir(parents=True, exist_ok=True)
     lines, silent, seconds = [], [], 0.0
-    for name, text, wave in tqdm(spoken(rows, voice, rate, jobs), total=len(rows), desc=voice, unit="sentence"):
+    every = 0.5 if sys.stderr.isatty() else 30.0  # seconds; a log file wants few lines
+    bar = tqdm(spoken(rows, voice, rate, jobs), total=len(rows), desc=voice, unit="sentence", mininterval=every)
+    for name, text, wave in bar:
         if wave is None:
             silent.append(name)
             continue

@@ -21,6 +21,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -213,7 +214,10 @@ def _extracted(config: CorpusConfig) -> Iterator[Iterable[Any]]:
             results = pool.map(work, config.utterances, chunksize=max(1, min(16, count // config.jobs)))
         else:
             results = map(work, config.utterances)
-        yield tqdm(results, total=count, desc="preparing", unit="utterance", disable=not config.progress)
+        every = 0.5 if sys.stderr.isatty() else 30.0  # seconds; a log file wants few lines
+        yield tqdm(
+            results, total=count, desc="preparing", unit="utterance", disable=not config.progress, mininterval=every
+        )
 
 
 @contextlib.contextmanager
