@@ -64,24 +64,32 @@ class GroupedInvertibleConv(nnx.Module):
 
     A group takes `num_splits // 2` neighbouring channels from each half of the channels, so that the halves of the
     coupling that follows are mixed. Parameter `weight` [num_splits, num_splits], z = weight @ x in each group; it
-    starts as a random rotation. Applied as one dense [C, C] product, which costs less than moving the channels.
+    starts as a random rotation. With `inverse_only` the parameter is `inverse_weight` (`functional.store_inverse`
+    makes it) and there is no `forward`: linear algebra on a matrix this small costs little but the loading of LAPACK.
+    Applied as one dense [C, C] product, which costs less than moving the channels.
     """
 
-    def __init__(self, channels: int, num_splits: int, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, num_splits: int, *, inverse_only: bool = False, rngs: nnx.Rngs):
         if num_splits % 2 or channels % num_splits:
             raise ValueError(f"num_splits={num_splits} must be even and divide the squeezed channels={channels}")
         self.groups = channels // num_splits
+        if inverse_only:
+            self.inverse_weight = nnx.Param(jnp.eye(num_splits))
+            return
         weight, _ = jnp.linalg.qr(jax.random.normal(rngs.params(), (num_splits, num_splits)))
         self.weight = nnx.Param(weight.at[:, 0].multiply(jnp.sign(jnp.linalg.det(weight))))
 
     def forward(self, x, mask, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
         """See the module docstring; cond and key are not used."""
+        if not hasattr(self, "weight"):
+            raise ValueError("inverse_only=True holds no forward direction: use the training checkpoint's parameters")
         log_det = jnp.linalg.slogdet(self.weight[...])[1] * self.groups
         return self._apply(x, self.weight[...], mask), log_det * jnp.sum(mask, axis=1)
 
     def inverse(self, z, mask, cond=None) -> jax.Array:
         """See the module docstring."""
-        return self._apply(z, jnp.linalg.inv(self.weight[...]), mask)
+        stored = hasattr(self, "inverse_weight")
+        return self._apply(z, self.inverse_weight[...] if stored else jnp.linalg.inv(self.weight[...]), mask)
 
     def _apply(self, x: jax.Array, weight: jax.Array, mask: jax.Array) -> jax.Array:
         half = weight.shape[0] // 2
@@ -128,7 +136,7 @@ class AffineCoupling(nnx.Module):
             rngs=rngs,
         )
         self.end = Conv1d(hidden_channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs)
-        self.end.bias[...] = jnp.zeros((channels,))
+        self.end.bias = nnx.Param(jnp.zeros((channels,)))
 
     def forward(self, x, mask, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
         """See the module docstring."""

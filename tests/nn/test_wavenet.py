@@ -14,7 +14,7 @@ from jaxtts.nn.wavenet import WaveNet
 def test_reach(causal, reach):
     net = WaveNet(4, 3, 3, dilation=2, causal=causal, rngs=nnx.Rngs(0))  # 2 * (1 + 2 + 4) + 1 frames
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 21, 4)), jnp.float32)
-    grad = jax.grad(lambda x: jnp.sum(net(x)[0, 10]))(x)
+    grad = jax.jit(jax.grad(lambda x: jnp.sum(net(x)[0, 10])))(x)
     assert set(np.flatnonzero(np.abs(grad).sum((0, 2)))) == {t for t in reach if t >= 0}
 
 

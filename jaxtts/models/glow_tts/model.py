@@ -42,6 +42,7 @@ class Config:
         num_splits: channels that each small mixing matrix takes.
         num_speakers: above 1, `speaker` holds ids [B]; else, with speaker_dim > 0, embeddings [B, speaker_dim].
         weight_norm: False once the gains are folded into the kernels.
+        inverse_only: the mixing matrices are stored inverted (`functional.store_inverse`); such a model only speaks.
         dtype: of the networks; the flow's variables, likelihoods and the alignment are float32 in any case.
     """
 
@@ -73,6 +74,7 @@ class Config:
     num_speakers: int = 1
     speaker_dim: int = 0
     weight_norm: bool = True
+    inverse_only: bool = False
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -322,7 +324,7 @@ class Prenet(nnx.Module):
         self.convs = nnx.List([Conv1d(channels, channels, 5, rngs=rngs) for _ in range(3)])
         self.norms = nnx.List([LayerNorm(channels, eps=EPS) for _ in range(3)])
         self.out = Conv1d(channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs)
-        self.out.bias[...] = jnp.zeros((channels,))
+        self.out.bias = nnx.Param(jnp.zeros((channels,)))
 
     def __call__(self, x: jax.Array, mask: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
         """x [B, S, C], zero in the padding, mask [B, S] -> the same."""
@@ -417,7 +419,7 @@ class Block(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
         channels = config.num_mels * config.num_squeeze
         self.act_norm = ActNorm(channels)
-        self.mix = GroupedInvertibleConv(channels, config.num_splits, rngs=rngs)
+        self.mix = GroupedInvertibleConv(channels, config.num_splits, inverse_only=config.inverse_only, rngs=rngs)
         self.coupling = AffineCoupling(
             channels,
             config.decoder_dim,

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxtts.models.glow_tts.convert import RULES, config_from, convert, convert_decoder, is_coqui
-from jaxtts.models.glow_tts.model import Config, Decoder, Model
+from jaxtts.models.glow_tts.model import Decoder, Model
 from jaxtts.models.glow_tts.task import duration_loss, mle_loss
 from jaxtts.nn.alignment import monotonic_alignment_search, path_from_durations
 from jaxtts.nn.flow import squeeze
@@ -32,19 +32,27 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
         weights: the reference's names and layouts (none for the alignment search alone).
         inputs: 'in.*' -> array.
     """
+    config = meta["config"]
     x = {name.removeprefix("in."): jnp.asarray(value) for name, value in inputs.items()}
     if "value" in x:
-        return _numpy(_search(x))
-    config = config_from(meta["config"])
-    if "x" not in x:
-        return _numpy(_initialize(config, weights, x))
-    graph, _, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
-    params = convert(weights, config)
-    if is_coqui(meta["config"]):
-        return _numpy(_coqui(merge(graph, params), meta["config"], x))
-    if "y" in x:
-        return _numpy(_train(graph, params, x, meta.get("grad_keys", [])))
-    return _numpy(_generate(merge(graph, params), meta["config"], x))
+        out = _search(x)
+    elif "x" not in x:
+        ours = config_from(config)
+        graph, _, _ = structure(lambda: Decoder(ours, rngs=nnx.Rngs(0)))
+        out = jax.jit(lambda params, x: _initialize(merge(graph, params), x))(convert_decoder(weights, ours), x)
+    else:
+        ours = config_from(config)
+        graph, _, _ = structure(lambda: Model(ours, rngs=nnx.Rngs(0)))
+
+        def answer(params, x):
+            if is_coqui(config):
+                return _coqui(merge(graph, params), config, x)
+            if "y" in x:
+                return _train(graph, params, x, meta.get("grad_keys", []))
+            return _generate(merge(graph, params), config, x)
+
+        out = jax.jit(answer)(convert(weights, ours), x)
+    return {f"out.{name}": np.asarray(value) for name, value in out.items()}
 
 
 def _search(x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -54,9 +62,7 @@ def _search(x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return {"path": path, "score": jnp.sum(path * value, axis=(1, 2))}
 
 
-def _initialize(config: Config, weights: Mapping[str, np.ndarray], x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    graph, _, _ = structure(lambda: Decoder(config, rngs=nnx.Rngs(0)))
-    decoder = merge(graph, jax.tree.map(jnp.asarray, convert_decoder(weights, config)))
+def _initialize(decoder: Decoder, x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     mel = x["y"].swapaxes(1, 2)
     mask = sequence_mask(x["y_lengths"], mel.shape[1])
     decoder.initialize(mel, mask)
@@ -78,7 +84,7 @@ def _train(graph: Any, params: Tree, x: Mapping[str, jax.Array], grad_keys: list
         duration = duration_loss(output, x["x_lengths"])
         return mle + duration, (output, mle, duration)
 
-    objective = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    objective = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (_, (output, mle, duration)), (grads, grad_mel) = objective(params, mel)
     norms = {name: jnp.sqrt(jnp.sum(g * g)) for name, g in named(grads).items()}
     model, prior, frames = merge(graph, params), output.prior, output.z.shape[1]
@@ -167,10 +173,10 @@ def _coqui(model: Model, config: Mapping[str, Any], x: Mapping[str, jax.Array]) 
     # Padded symbols lengthen an item by one frame each, but own none of its frames.
     durations = model.durations(prior, config["length_scale"])
     lengths = jnp.sum(jnp.maximum(durations, 1), axis=1)
-    mask = sequence_mask(lengths, int(lengths.max()))
+    mask = sequence_mask(lengths, x["noise"].shape[2])
     alignment = path_from_durations(durations, mask.shape[1])
     mean, log_scale = alignment @ prior.mean, alignment @ prior.log_scale
-    noise = jnp.exp(log_scale) * x["noise"].swapaxes(1, 2)[:, : mask.shape[1]]
+    noise = jnp.exp(log_scale) * x["noise"].swapaxes(1, 2)
     for name, scale in (("infer0", 0.0), ("infer", config["inference_noise_scale"])):
         z = jnp.where(mask[..., None], mean + scale * noise, 0.0)
         out[f"{name}.model_outputs"] = model.decoder.inverse(z, mask, cond)
@@ -198,7 +204,3 @@ def our_name(name: str) -> str:
 
 def _channels_first(x: jax.Array) -> jax.Array:
     return x.swapaxes(1, 2)  # [B, T, C] -> [B, C, T]
-
-
-def _numpy(out: Mapping[str, jax.Array]) -> Arrays:
-    return {f"out.{name}": np.asarray(value) for name, value in out.items()}

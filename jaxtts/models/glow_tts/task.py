@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxtts.models.glow_tts.model import Config, Model, Output
 from jaxtts.nn.alignment import path_from_durations
-from jaxtts.nn.functional import fold_weight_norm, merge, split, structure
+from jaxtts.nn.functional import fold_weight_norm, merge, split, store_inverse, structure
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
@@ -74,7 +74,8 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         }
 
     def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
-        return fold_weight_norm(averaged_params(state, "model")), replace(config, weight_norm=False)
+        params = store_inverse(fold_weight_norm(averaged_params(state, "model")))
+        return params, replace(config, weight_norm=False, inverse_only=True)
 
     fields = ("text", "text_lengths", "mel", "mel_lengths") + (("speaker",) if multi else ())
     task = Task(init, supervised_step(loss, optim), eval_step, sample, fields, inference)
