@@ -64,6 +64,17 @@ def fold_weight_norm(tree: Tree) -> Tree:
     return {k: fold_weight_norm(x) if isinstance(x, dict) else x for k, x in tree.items()}
 
 
+def store_inverse(tree: Tree) -> Tree:
+    """Replaces the lone `weight` of each mixing matrix by its `inverse_weight`, computed in float64.
+
+    The layer of `nn.flow` that has it takes it with `inverse_only=True`.
+    """
+    if tree.keys() == {"weight"}:
+        weight = np.asarray(tree["weight"])
+        return {"inverse_weight": np.linalg.inv(weight.astype(np.float64)).astype(weight.dtype)}
+    return {k: store_inverse(x) if isinstance(x, dict) else x for k, x in tree.items()}
+
+
 def weight_normed(v: jax.Array, g: jax.Array) -> jax.Array:
     """kernel = g * v / |v| (arXiv 1602.07868 eq. 2) in float32.
 

@@ -28,7 +28,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxlib import xla_client
-from jaxlib.cpu import _lapack
 
 log = logging.getLogger(__name__)
 _MAGIC = b"jaxtts executable 1\n"
@@ -142,8 +141,6 @@ def _read(path: Path, device: jax.Device) -> Any:
         log.warning("%s is damaged; compiling again", path)
         return None
     try:
-        if b"lapack_" in payload:
-            _lapack.initialize()  # jax does so when it lowers a call into LAPACK; without it the call crashes
         return device.client.deserialize_executable(payload, executable_devices=xla_client.DeviceList((device,)))
     except (RuntimeError, ValueError, TypeError) as error:  # XLA's own errors derive from RuntimeError
         log.warning("%s does not load (%s); compiling again", path, error)

@@ -2,7 +2,8 @@
 
 `voice.json` says all that speaking needs (texts and mels as specs, models by name with their configurations), so that a
 voice whose compiled functions are in the cache is read without importing a model. Tensors are named
-`acoustic.<name>` and `vocoder.<name>`, float16 or float32, weight norm folded into the kernels.
+`acoustic.<name>` and `vocoder.<name>`, float16 or float32, weight norm folded into the kernels and mixing matrices
+inverted.
 """
 
 import json
@@ -93,6 +94,7 @@ def read_voice(folder: str | Path) -> VoiceFiles:
         scalars = {key: float(meta[key]) for key in _SCALARS if key in meta}
         speakers = tuple(map(str, meta.get("speakers", ("default",))))
         text, card = TextSpec.from_dict(meta["text"]), dict(meta.get("card", {}))
+        acoustic, vocoder = _for_inference(acoustic), _for_inference(vocoder)
         return VoiceFiles(str(meta["name"]), text, acoustic, vocoder, speakers, **scalars, card=card)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} at {error}") from error
@@ -107,7 +109,7 @@ def read_half(folder: str | Path, part: str) -> tuple[Half, dict[str, Any]]:
         part: 'acoustic' or 'vocoder'.
 
     Returns:
-        The model with weight norm folded, and what else its folder says (`text`, `speakers`).
+        The model in the form for inference, and what else its folder says (`text`, `speakers`).
 
     Raises:
         ValueError: there is no such model there.
@@ -127,7 +129,7 @@ def read_half(folder: str | Path, part: str) -> tuple[Half, dict[str, Any]]:
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} lacks {error}: it is not the export of a training run") from error
     speakers = meta.get("speakers") or ("default",)
-    return _folded(half), {"text": text, "speakers": tuple(map(str, speakers))}
+    return _for_inference(half), {"text": text, "speakers": tuple(map(str, speakers))}
 
 
 def write_voice(
@@ -225,11 +227,14 @@ def _cast(half: Half, dtype: str) -> Half:
     return replace(half, tensors=tensors)
 
 
-def _folded(half: Half) -> Half:
-    """Weight norm folded into kernels, as the configuration's `weight_norm=False` expects."""
-    if not any(name.endswith(".v") or name == "v" for name in half.tensors):
+def _for_inference(half: Half) -> Half:
+    """Weight norm folded into kernels and mixing matrices inverted, where that has not been done yet."""
+    leaves = {name.rpartition(".")[2] for name in half.tensors}
+    flags = {"weight_norm": False} if "v" in leaves else {}
+    flags |= {"inverse_only": True} if "weight" in leaves else {}
+    if not flags:
         return half
-    from jaxtts.nn.functional import fold_weight_norm, named, nested
+    from jaxtts.nn.functional import fold_weight_norm, named, nested, store_inverse  # imports flax
 
-    tensors = {n: np.asarray(x) for n, x in named(fold_weight_norm(nested(half.tensors))).items()}
-    return replace(half, tensors=tensors, config=half.config | {"weight_norm": False})
+    tensors = named(store_inverse(fold_weight_norm(nested(half.tensors))))
+    return replace(half, tensors={n: np.asarray(x) for n, x in tensors.items()}, config=half.config | flags)

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxtts import synthesize
+from jaxtts.nn.flow import GroupedInvertibleConv
 from jaxtts.synth import load, write_voice
 from jaxtts.synth.folder import read_voice
-from jaxtts.weights.safetensors import read_safetensors
+from jaxtts.weights.safetensors import read_safetensors, save_safetensors
 
 TEXTS = ["Hello.", "The birch canoe slid on the smooth planks.", "One. Two, three!", "Glue the sheet to the wall."]
 TOLERANCE = 1e-4
@@ -180,6 +182,26 @@ def test_a_voice_of_hifigan_with_folded_weight_norm(runs, tmp_path):
     assert not any(name.endswith(".v") for name in files.vocoder.tensors)
     audio = load(tmp_path / "v").synthesize("Hello there.")
     assert np.isfinite(audio.samples).all() and np.ptp(audio.samples) > 0
+
+
+def test_a_voice_holds_inverted_mixing_matrices(runs, voice_folder, tmp_path):
+    files, trained = read_voice(voice_folder), read_safetensors(runs / "glow" / "model.safetensors")
+    assert files.acoustic.config["inverse_only"] and not files.acoustic.config["weight_norm"]
+    name = "decoder.blocks.1.mix"
+    product = files.acoustic.tensors[f"{name}.inverse_weight"].astype(np.float32) @ trained[f"{name}.weight"]
+    np.testing.assert_allclose(product, np.eye(4), atol=5e-3)  # float16
+    assert not any(n.endswith("mix.weight") for n in files.acoustic.tensors)
+
+    tensors = read_safetensors(voice_folder / "weights.safetensors")  # as folders were before, forward matrices
+    for stored in [n for n in tensors if n.endswith("inverse_weight")]:
+        tensors[stored.replace("inverse_", "")] = np.linalg.inv(tensors.pop(stored).astype(np.float32))
+    shutil.copytree(voice_folder, tmp_path / "old")
+    save_safetensors(tmp_path / "old" / "weights.safetensors", tensors)
+    old, new = (load(f).synthesize("Hello.").samples for f in (tmp_path / "old", voice_folder))
+    np.testing.assert_allclose(old, new, atol=1e-4)
+    layer = GroupedInvertibleConv(8, 4, inverse_only=True, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="inverse_only"):
+        layer.forward(np.zeros((1, 4, 8), np.float32), np.ones((1, 4), bool))
 
 
 def test_halves_are_exchanged_and_checked(runs, voice_folder):
