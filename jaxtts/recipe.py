@@ -96,8 +96,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        several = isinstance(self.optim, dict)
-        optim = {net: to_dict(o) for net, o in self.optim.items()} if several else to_dict(self.optim)
+        optim = self.optim
+        optim = {net: to_dict(o) for net, o in optim.items()} if isinstance(optim, dict) else to_dict(optim)
         return to_dict(dataclasses.replace(self, optim=OptimConfig())) | {"optim": optim}
 
     @classmethod

@@ -16,6 +16,8 @@ core before jax or torch start, as both lose more to each other than they gain f
 """
 
 import argparse
+import functools
+import importlib
 import json
 import os
 import platform
@@ -74,6 +76,17 @@ def bind(cores: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
+def optional(name: str) -> Any:
+    """A peer's package, or None where it is not installed; torch is held to one thread."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        return None
+    if name == "torch":
+        module.set_num_threads(1)
+    return module
+
+
 def processor() -> str:
     try:
         with open("/proc/cpuinfo") as file:
@@ -111,15 +124,10 @@ def mas(rounds: int) -> list[dict[str, Any]]:
     """Monotonic alignment search from log-likelihoods to the path."""
     import jax
     import jax.numpy as jnp
+
     from jaxtts.nn.alignment import monotonic_alignment_search
 
-    try:
-        import monotonic_alignment_search as peer_package
-        import torch
-
-        torch.set_num_threads(1)
-    except ImportError:
-        peer_package = torch = None
+    torch, peer_package = optional("torch"), optional("monotonic_alignment_search")
     search = jax.jit(monotonic_alignment_search)
     rows = []
     for batch, text, frames in [(16, 100, 400), (32, 200, 800), (32, 400, 1600)]:
@@ -128,8 +136,8 @@ def mas(rounds: int) -> list[dict[str, Any]]:
         text_lengths = rng.integers(text // 2, text + 1, batch)
         frame_lengths = np.maximum(rng.integers(frames // 2, frames + 1, batch), text_lengths)
         ours = jnp.asarray(values.transpose(2, 0, 1)), jnp.asarray(text_lengths), jnp.asarray(frame_lengths)
-        peer = None
-        if peer_package is not None and torch is not None:
+        peer: Callable[[], Any] | None = None
+        if peer_package and torch:
             mask = (np.arange(text)[:, None] < text_lengths[:, None, None]) & (
                 np.arange(frames) < frame_lengths[:, None, None]
             )
@@ -138,8 +146,7 @@ def mas(rounds: int) -> list[dict[str, Any]]:
             if not np.array_equal(found, np.asarray(search(*ours))):
                 raise SystemExit("the peer's durations differ from ours: the comparison would mean nothing")
 
-            def peer(log_p=log_p, mask=mask):
-                return peer_package.maximum_path(log_p, mask)
+            peer = functools.partial(peer_package.maximum_path, log_p, mask)
 
         rows.append(
             compare(
@@ -158,25 +165,23 @@ def hifigan(rounds: int) -> list[dict[str, Any]]:
     """HiFi-GAN V1, mel to wave, float32, weight norm folded on both sides."""
     import jax
     from flax import nnx
-    from jaxtts.models.hifigan import Config, Model
 
+    from jaxtts.models.hifigan import Config, Model
     from jaxtts.nn.functional import merge, split
 
     frames = 256
     seconds = frames * 256 / 22050
     mel = np.random.default_rng(0).standard_normal((1, frames, 80), np.float32)
-    structure, params, rest = split(Model(Config.v1(weight_norm=False), rngs=nnx.Rngs(0)))
+    structure, params, rest = split(Model(Config.v1().folded(), rngs=nnx.Rngs(0)))
     generate = jax.jit(lambda params, mel: merge(structure, params, rest).infer(mel))
     mel_jax = jax.device_put(mel)
 
     def ours():
         return jax.block_until_ready(generate(params, mel_jax))
 
-    try:
-        import torch
-    except ImportError:
+    torch = optional("torch")
+    if not torch:
         return [compare("hifigan v1", "CPU s per s of audio", 1 / seconds, rounds, ours=ours)]
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     generator = torch_hifigan().eval()
     mel_torch = torch.from_numpy(mel.transpose(0, 2, 1).copy())
@@ -201,9 +206,8 @@ def hifigan(rounds: int) -> list[dict[str, Any]]:
 
 def torch_hifigan() -> Any:
     """The V1 generator of arXiv 2010.05646 table 5 in torch, as its users run it (weight norm folded)."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
+    torch = importlib.import_module("torch")
+    nn, functional = torch.nn, torch.nn.functional
 
     class Block(nn.Module):
         def __init__(self, channels: int, kernel: int):

@@ -6,6 +6,7 @@ faster as shifted multiply-adds, and `nnx.WeightNorm` (flax 0.12.8) never trains
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ class Conv1d(nnx.Module):
         padding: 'same' (odd receptive field, zeros), 'causal', 'valid', or the zeros put on both sides.
         kernel_init: f(key, shape, dtype); default U(+-1/sqrt(fan in)) as in torch.
     """
+
+    kernel: Any  # absent with weight norm
 
     def __init__(
         self,
@@ -139,12 +142,12 @@ class ConvTranspose1d(nnx.Module):
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
 
-def effective_kernel(module: nnx.Module) -> jax.Array:
+def effective_kernel(module: Any) -> jax.Array:
     """The kernel a (possibly weight-normed) module convolves with."""
     return weight_normed(module.v[...], module.g[...]) if hasattr(module, "v") else module.kernel[...]
 
 
-def _add_kernel(module: nnx.Module, kernel: jax.Array, weight_norm: bool, per_input: bool) -> None:
+def _add_kernel(module: Any, kernel: jax.Array, weight_norm: bool, per_input: bool) -> None:
     if not weight_norm:
         module.kernel = nnx.Param(kernel)
         return
@@ -170,4 +173,7 @@ def _padding(padding: str | int, span: int) -> tuple[int, int]:
 def _depthwise(x: jax.Array, kernel: jax.Array, dilation: int, padding: tuple[int, int]) -> jax.Array:
     x = jnp.pad(x, ((0, 0), padding, (0, 0)))
     length = x.shape[1] - dilation * (kernel.shape[0] - 1)
-    return sum(x[:, w * dilation : w * dilation + length] * kernel[w] for w in range(kernel.shape[0]))
+    y = x[:, :length] * kernel[0]
+    for w in range(1, kernel.shape[0]):
+        y = y + x[:, w * dilation : w * dilation + length] * kernel[w]
+    return y

@@ -50,7 +50,7 @@ def supervised_step(loss: Loss, optim: OptimConfig, net: str = "model") -> Calla
             state.opt_state | {net: opt_state},
         )
         ok = jnp.isfinite(value) & jnp.isfinite(norm)
-        metrics = metrics | {"grad_norm": norm, "learning_rate": rate(state.step), "skipped": 1 - ok.astype(jnp.int32)}
+        metrics = metrics | {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step)), "skipped": 1 - ok.astype(jnp.int32)}
         return _advance(ok, new, state), metrics
 
     return step
@@ -99,14 +99,10 @@ def gan_step(
         )
         norms = {"generator": optax.tree.norm(grads_g), "discriminator": optax.tree.norm(grads_d)}
         ok = jnp.isfinite(value_g + value_d + extra) & jnp.isfinite(norms["generator"] + norms["discriminator"])
-        return _advance(ok, new, state), {
-            **metrics,
-            **metrics_d,
-            **metrics_g,
-            **{f"grad_norm/{net}": norm for net, norm in norms.items()},
-            "learning_rate": rate(state.step),
-            "skipped": 1 - ok.astype(jnp.int32),
-        }
+        metrics = metrics | metrics_d | metrics_g | {f"grad_norm/{net}": norm for net, norm in norms.items()}
+        metrics["learning_rate"] = jnp.asarray(rate(state.step))
+        metrics["skipped"] = 1 - ok.astype(jnp.int32)
+        return _advance(ok, new, state), metrics
 
     return step
 

@@ -100,7 +100,8 @@ def discriminator_params(weights: Mapping[str, np.ndarray], gan: GanConfig = Gan
     params, rest = functional.named(params), functional.named(rest)
     renamed = {".".join([_FAMILIES.get(net, net), name]): w for (net, _, name), w in _partitioned(weights)}
     loaded = load_into(params | rest, renamed, DISCRIMINATOR_RULES)
-    return tuple(functional.nested({name: loaded[name] for name in part}) for part in (params, rest))
+    params, rest = (functional.nested({name: loaded[name] for name in part}) for part in (params, rest))
+    return params, rest
 
 
 def _partitioned(weights: Mapping[str, np.ndarray]) -> list[tuple[tuple[str, str, str], np.ndarray]]:

@@ -50,11 +50,10 @@ def _discriminator(
 ) -> Arrays:
     channels, periods = tuple(config["conv_channels"]), config.get("periods")
     family, prefix = ("period", "mpd") if periods else ("scale", "msd")
-    gan = GanConfig(
-        discriminators=(family,),
-        weights=(1.0,),
-        **({"periods": tuple(periods), "period_channels": channels} if periods else {"scale_channels": channels}),
-    )
+    widths: dict[str, Any] = {"scale_channels": channels}
+    if periods:
+        widths = {"periods": tuple(periods), "period_channels": channels}
+    gan = GanConfig(discriminators=(family,), weights=(1.0,), **widths)
     params, rest = discriminator_params({f"{prefix}.{name}": w for name, w in weights.items()}, gan)
     structure, _, _ = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
 
@@ -63,7 +62,7 @@ def _discriminator(
         return functional.merge(structure, params, rest)(wave)[family]
 
     real_maps, fake_maps = judge(rest, real), judge(rest, fake)
-    out: Arrays = {}
+    out: dict[str, Any] = {}
     for kind, maps in (("real", real_maps), ("gen", fake_maps)):
         for d, layers in enumerate(maps):
             layers = [_reference_layout(x, len(real)) for x in layers]
@@ -100,17 +99,17 @@ def _discriminator(
 
 def _reference_layout(x: jax.Array, batch: int) -> np.ndarray:
     """[B, T, C] -> [B, C, T]; the period discriminators' [B * p, T, C] -> [B, C, T, p]."""
-    x = np.asarray(x)
-    if len(x) == batch:
-        return x.swapaxes(1, 2)
-    return x.reshape(batch, -1, *x.shape[1:]).transpose(0, 3, 2, 1)
+    maps = np.asarray(x)
+    if len(maps) == batch:
+        return maps.swapaxes(1, 2)
+    return maps.reshape(batch, -1, *maps.shape[1:]).transpose(0, 3, 2, 1)
 
 
 def _front_end(config: Mapping[str, Any], real: np.ndarray, fake: np.ndarray) -> Arrays:
-    spec = mel_from(config)
+    spec, y, y_hat = mel_from(config), jnp.asarray(real), jnp.asarray(fake)
     return {
-        "out.mel": np.asarray(mel_spectrogram(real, spec)).swapaxes(1, 2),
-        "out.mel_hat": np.asarray(mel_spectrogram(fake, spec)).swapaxes(1, 2),
+        "out.mel": np.asarray(mel_spectrogram(y, spec)).swapaxes(1, 2),
+        "out.mel_hat": np.asarray(mel_spectrogram(y_hat, spec)).swapaxes(1, 2),
         "out.mel_basis": mel_basis(spec).T,
-        "out.loss_mel": np.asarray(45 * mel_l1(fake, real, spec)),
+        "out.loss_mel": np.asarray(45 * mel_l1(y_hat, y, spec)),
     }

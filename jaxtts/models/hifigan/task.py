@@ -93,7 +93,7 @@ def vocoder_task(
 
     def weighted(losses: dict[str, jax.Array]) -> jax.Array:
         reduce = jnp.sum if gan.reduce == "sum" else jnp.mean
-        return sum(weight * reduce(losses[name]) for name, weight in zip(gan.discriminators, gan.weights))
+        return jnp.stack([w * reduce(losses[name]) for name, w in zip(gan.discriminators, gan.weights)]).sum()
 
     def generator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array) -> tuple[jax.Array, Metrics]:
         real_maps = jax.lax.stop_gradient(judge(params, rest, batch["wave"]))
@@ -106,8 +106,11 @@ def vocoder_task(
     def discriminator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array):
         rest = rest | {"discriminator": power_iteration(params, rest["discriminator"])}
         maps = judge(params, rest, jnp.concatenate([batch["wave"], fake]))
-        halves = {f: [jnp.split(m[-1], 2) for m in maps[f]] for f in maps}
-        losses = {f: sum(discriminator_losses(*zip(*halves[f]), gan.objective)) for f in maps}
+        losses = {}
+        for family, judged in maps.items():
+            halves = [jnp.split(m[-1], 2) for m in judged]
+            on_real, on_fake = discriminator_losses([h[0] for h in halves], [h[1] for h in halves], gan.objective)
+            losses[family] = on_real + on_fake
         loss = weighted(losses)
         return loss, ({"loss/discriminator": loss}, rest)
 
