@@ -1,9 +1,9 @@
 """Corpora, their preparation and their batches. NumPy only: nothing here imports jax.
 
-    corpora   folders in the LJSpeech, VCTK and LibriTTS layouts -> utterances
-    builder   utterances -> records with features on disk
-    dataset   the prepared corpus
-    batches   records -> shuffled, bucketed batches
+corpora   folders in the LJSpeech, VCTK and LibriTTS layouts -> utterances
+builder   utterances -> records with features on disk
+dataset   the prepared corpus
+batches   records -> shuffled, bucketed batches
 """
 
 from importlib import import_module

@@ -70,14 +70,16 @@ class Corpus(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             disable_shuffling=True,  # records stay in the order of index.json; the loader shuffles
-            features=tfds.features.FeaturesDict({
-                "id": tfds.features.Text(),
-                "text": tfds.features.Text(),
-                "tokens": tensor(shape=(None,), dtype=np.int32),
-                "speaker": tfds.features.Tensor(shape=(), dtype=np.int32),
-                "wave": tensor(shape=(None,), dtype=np.int16),
-                "mel": tensor(shape=(None, bins), dtype=np.float32),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "text": tfds.features.Text(),
+                    "tokens": tensor(shape=(None,), dtype=np.int32),
+                    "speaker": tfds.features.Tensor(shape=(), dtype=np.int32),
+                    "wave": tensor(shape=(None,), dtype=np.int16),
+                    "mel": tensor(shape=(None, bins), dtype=np.float32),
+                }
+            ),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:

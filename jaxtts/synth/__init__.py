@@ -1,8 +1,8 @@
 """The voice: text in, sound out.
 
-    voice = load()                                  # the embedded voice; load("path/to/voice") for another
-    voice.synthesize("Hello.").save("hello.wav")
-    voice.synthesize(["One.", "Two."], length_scale=1.2, seed=1)
+voice = load()                                  # the embedded voice; load("path/to/voice") for another
+voice.synthesize("Hello.").save("hello.wav")
+voice.synthesize(["One.", "Two."], length_scale=1.2, seed=1)
 """
 
 from importlib import import_module

@@ -57,9 +57,14 @@ def cache_folder() -> Path | None:
     return folder
 
 
+def config_value(name: str) -> Any:
+    """A setting of JAX, whose attributes no type checker knows."""
+    return getattr(jax.config, name)
+
+
 def use_persistent_cache() -> None:
     """Turns on JAX's persistent compilation cache in our folder, unless the user has set one."""
-    if jax.config.jax_compilation_cache_dir is None and (folder := cache_folder()) is not None:
+    if config_value("jax_compilation_cache_dir") is None and (folder := cache_folder()) is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
 
 
@@ -77,7 +82,7 @@ def get(name: str, fingerprint: str, build: Callable[[], Callable[..., Sequence[
     """
     device = jax.devices()[0]
     shapes = [(str(np.dtype(a.dtype)), tuple(a.shape)) for a in args]
-    settings = [jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64]
+    settings = [config_value("jax_default_matmul_precision"), config_value("jax_enable_x64")]
     key = hashlib.sha256(repr((fingerprint, shapes, settings, _environment(device))).encode()).hexdigest()[:40]
     folder = cache_folder()
     path = folder / f"{key}.xla" if folder else None
@@ -128,7 +133,7 @@ def _apart_from_jax_cache() -> Iterator[None]:
         jax.config.update(option, before)
 
 
-def _read(path: Path, device: jax.Device) -> Any:
+def _read(path: Path, device: Any) -> Any:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -159,7 +164,7 @@ def _write(path: Path, executable: Any) -> None:
 
 
 @cache
-def _environment(device: jax.Device) -> str:
+def _environment(device: Any) -> str:
     """What else decides the machine code: versions, device, processor, flags, our sources."""
     root = Path(__file__).parents[1]
     files = sorted(p for room in _SOURCES for p in (root / room).rglob("*.py"))

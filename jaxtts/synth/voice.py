@@ -131,9 +131,7 @@ class Voice:
         if bad := [type(t).__name__ for t in text if not isinstance(t, str)]:
             raise ValueError(f"text is {bad[0]}; give a string or a list of strings")
         sentences = [self.front_end.sentences(t) for t in text]
-        return self.speak(
-            sentences, speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
-        )
+        return self.speak(sentences, speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed)
 
     def speak(
         self, texts: Sequence[Sequence[Sentence]], *, speaker: str | int | None = None,

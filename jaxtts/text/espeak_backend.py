@@ -18,13 +18,14 @@ class Phonemizer:
             from phonemizer.backend import EspeakBackend  # pyright: ignore[reportMissingImports]
             from phonemizer.backend.espeak.wrapper import EspeakWrapper  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ValueError('the front end \'espeak\' needs espeak-ng: pip install "jaxtts[espeak]"') from error
+            raise ValueError("the front end 'espeak' needs espeak-ng: pip install \"jaxtts[espeak]\"") from error
         EspeakWrapper.set_library(espeakng_loader.get_library_path())
         EspeakWrapper.set_data_path(espeakng_loader.get_data_path())
         if not EspeakBackend.is_supported_language(language):
             raise ValueError(f"espeak-ng has no language {language!r}: see `espeak-ng --voices`")
-        self._backend = EspeakBackend(language, preserve_punctuation=True, with_stress=True,
-                                      language_switch="remove-flags")
+        self._backend = EspeakBackend(
+            language, preserve_punctuation=True, with_stress=True, language_switch="remove-flags"
+        )
 
     def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
         sentences = split_sentences(text)

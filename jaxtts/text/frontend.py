@@ -165,8 +165,10 @@ class FrontEnd:
         """
         if unknown := [(i, t) for i, t in enumerate(tokens) if t not in self._ids]:
             places = ", ".join(f"{t!r} at {i}" for i, t in unknown[:20])
-            raise ValueError(f"symbols {places} are not among the {len(self._ids)} of this model: "
-                             f"give text in {self.spec.language!r} or a model that has them")
+            raise ValueError(
+                f"symbols {places} are not among the {len(self._ids)} of this model: "
+                f"give text in {self.spec.language!r} or a model that has them"
+            )
         ids = [self._ids[t] for t in tokens]
         if self.spec.blank is not None:
             ids, inner = [self._ids[self.spec.blank]] * (2 * len(ids) + 1), ids
@@ -187,8 +189,13 @@ class FrontEnd:
             return clean, unknown
         characters = self.spec.frontend == "characters"
         clean = clean.lower() if characters and self.spec.lowercase else clean
-        missing = {c for c in clean if c not in self._ids and c not in ("\n" if characters else "\n' ")
-                   and (characters or unicodedata.category(c)[0] == "P")}
+        missing = {
+            c
+            for c in clean
+            if c not in self._ids
+            and c not in ("\n" if characters else "\n' ")
+            and (characters or unicodedata.category(c)[0] == "P")
+        }
         unknown += [c for c in dict.fromkeys(clean) if c in missing and unicodedata.category(c)[0] != "P"]
         clean = re.sub(r" +(?=[ ,;:.?!])", "", clean.translate({ord(c): " " for c in missing}))
         return clean if any(map(str.isalnum, clean)) else "", unknown
@@ -238,8 +245,11 @@ def _characters(text: str, ssml: bool = False) -> Iterable[Sentence]:
     return [Sentence(sentence, list(sentence)) for sentence in split_sentences(text)]
 
 
-_SENTENCE_END = re.compile(r"(?:[?!]|(?<!\b[A-Z])(?<!\b[DMS]r)(?<!\bMrs)(?<!\bMs)(?<!\b[MS]t)(?<!\bvs)\.)['\")]*\s+"
-                           r"|\n\s*\n", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"(?:[?!]|(?<!\b[A-Z])(?<!\b[DMS]r)(?<!\bMrs)(?<!\bMs)(?<!\b[MS]t)(?<!\bvs)\.)['\")]*\s+"
+    r"|\n\s*\n",
+    re.IGNORECASE,
+)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -276,12 +286,12 @@ def split_long(tokens: Sequence[str], max_tokens: int) -> list[list[str]]:
         raise ValueError(f"max_tokens is {max_tokens}: take at least 1")
     tokens, pieces = list(tokens), []
     while len(tokens) > max_tokens:
-        window = tokens[:max_tokens + 1]
+        window = tokens[: max_tokens + 1]
         marks = [i + 1 for i, t in enumerate(window[:-1]) if t in (",", ";", ":", *TERMINAL) and i >= max_tokens // 3]
         spaces = [i for i, t in enumerate(window) if t == SPACE and i]
         cut = (marks or spaces or [max_tokens])[-1]
         pieces.append(tokens[:cut])
-        tokens = tokens[cut + 1:] if tokens[cut] == SPACE else tokens[cut:]
+        tokens = tokens[cut + 1 :] if tokens[cut] == SPACE else tokens[cut:]
     return [*pieces, tokens] if tokens else pieces
 
 

@@ -41,7 +41,7 @@ class Lexicon:
         """Reads the entries of the words that are not known yet, in one scan."""
         new = list({w for w in words if w not in self._known})
         query = "SELECT word, role, phonemes FROM word_phonemes %s ORDER BY pron_order"
-        for part in (new[i:i + 900] for i in range(0, len(new), 900)):
+        for part in (new[i : i + 900] for i in range(0, len(new), 900)):
             self._known.update((w, {}) for w in part)
             if self._scans > FULL_LOAD:
                 continue
@@ -79,8 +79,9 @@ class Phonemizer:
     def __init__(self, language: str = "en-us"):
         module = f"gruut_lang_{language[:2].lower()}"
         if not importlib.util.find_spec("gruut") or not importlib.util.find_spec(module):
-            raise ValueError(f"the front end 'gruut' needs its data for {language!r}: "
-                             f"pip install 'gruut[{language[:2].lower()}]'")
+            raise ValueError(
+                f"the front end 'gruut' needs its data for {language!r}: pip install 'gruut[{language[:2].lower()}]'"
+            )
         self.language = language
         self._folder = Path(importlib.import_module(module).get_lang_dir())
         self.lexicon = Lexicon(self._folder / "lexicon.db")
@@ -90,8 +91,9 @@ class Phonemizer:
 
     def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
         with self._lock:
-            self.lexicon.fetch(form for word in set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text))
-                               for form in spellings(word))
+            self.lexicon.fetch(
+                form for word in set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)) for form in spellings(word)
+            )
             sentences: list[list[Word]] = [[]]
             for piece, whole in [(text, True)] if ssml else pieces(text):
                 spoken = None if ssml else self.plain(piece)
@@ -166,7 +168,7 @@ class Phonemizer:
     def _words(sentence: Any) -> list[Word]:
         words: list[Word] = []
         for word in sentence.words:
-            mark = (word.text.strip()[:1] if not word.text.startswith("..") else ",")
+            mark = word.text.strip()[:1] if not word.text.startswith("..") else ","
             if (word.is_major_break or word.is_minor_break) and mark in PUNCTUATION and words:
                 words[-1] = words[-1]._replace(mark=mark)
             elif word.is_spoken and word.phonemes:

@@ -8,22 +8,77 @@ by name, so that the caller can warn or refuse.
 import re
 import unicodedata
 
-_SAME = {ord(c): to for chars, to in {
-    "‘’‚‛′ʼ`´": "'", "“”„‟″«»": '"', "‐‑‒−": "-", "—–―⸺": " -- ", "…": "... ", "。": ". ", "⁄∕": "/", "×": " times ",
-    "÷": " divided by ", "±": " plus or minus ", "™®©": " ",
-}.items() for c in chars}
-_LATIN = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
-                        "đ": "d", "Đ": "D", "ð": "th", "Ð": "Th", "þ": "th", "Þ": "Th", "ı": "i", "ħ": "h", "Ħ": "H"})
+_SAME = {
+    ord(c): to
+    for chars, to in {
+        "‘’‚‛′ʼ`´": "'",
+        "“”„‟″«»": '"',
+        "‐‑‒−": "-",
+        "—–―⸺": " -- ",
+        "…": "... ",
+        "。": ". ",
+        "⁄∕": "/",
+        "×": " times ",
+        "÷": " divided by ",
+        "±": " plus or minus ",
+        "™®©": " ",
+    }.items()
+    for c in chars
+}
+_LATIN = str.maketrans(
+    {
+        "ß": "ss",
+        "æ": "ae",
+        "Æ": "Ae",
+        "œ": "oe",
+        "Œ": "Oe",
+        "ø": "o",
+        "Ø": "O",
+        "ł": "l",
+        "Ł": "L",
+        "đ": "d",
+        "Đ": "D",
+        "ð": "th",
+        "Ð": "Th",
+        "þ": "th",
+        "Þ": "Th",
+        "ı": "i",
+        "ħ": "h",
+        "Ħ": "H",
+    }
+)
 _ENGLISH_MARKS = set(" \n.,;:?!'\"()[]{}<>-_*/|\\~^$£€¥₹%&@#+=°")
 
 _FRACTIONS = {"1/2": "one half", "1/3": "one third", "2/3": "two thirds", "1/4": "one quarter", "3/4": "three quarters"}
-_UNITS = {"km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms", "mg": "milligrams",
-          "mph": "miles per hour", "ft": "feet", "lb": "pounds", "lbs": "pounds", "hz": "hertz", "khz": "kilohertz",
-          "mhz": "megahertz", "ghz": "gigahertz", "kb": "kilobytes", "mb": "megabytes", "gb": "gigabytes"}
+_UNITS = {
+    "km": "kilometers",
+    "cm": "centimeters",
+    "mm": "millimeters",
+    "kg": "kilograms",
+    "mg": "milligrams",
+    "mph": "miles per hour",
+    "ft": "feet",
+    "lb": "pounds",
+    "lbs": "pounds",
+    "hz": "hertz",
+    "khz": "kilohertz",
+    "mhz": "megahertz",
+    "ghz": "gigahertz",
+    "kb": "kilobytes",
+    "mb": "megabytes",
+    "gb": "gigabytes",
+}
 _DIGITS = "zero one two three four five six seven eight nine".split()
 _CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros", "¥": "yen", "₹": "rupees"}
-_WORDS = {"%": " percent ", "&": " and ", "@": " at ", "+": " plus ", "=": " equals ", "#": " number ",
-          "°": " degrees "}
+_WORDS = {
+    "%": " percent ",
+    "&": " and ",
+    "@": " at ",
+    "+": " plus ",
+    "=": " equals ",
+    "#": " number ",
+    "°": " degrees ",
+}
 
 
 def normalise(text: str, language: str = "en-us", write_out: bool = True) -> tuple[str, list[str]]:
@@ -53,8 +108,11 @@ def normalise(text: str, language: str = "en-us", write_out: bool = True) -> tup
             kept.append(" ")
         elif category in ("Cf", "Mn") and (english or category == "Cf" or 0xFE00 <= ord(character) <= 0xFE0F):
             continue
-        elif (character.isascii() and character.isalnum() or character in _ENGLISH_MARKS) if english else (
-                category[0] in "LMNP" or category == "Sc" or character in _ENGLISH_MARKS):
+        elif (
+            (character.isascii() and character.isalnum() or character in _ENGLISH_MARKS)
+            if english
+            else (category[0] in "LMNP" or category == "Sc" or character in _ENGLISH_MARKS)
+        ):
             kept.append(character)
         else:
             unknown[character] = None
@@ -84,8 +142,11 @@ def _write_out(text: str) -> str:
     text = re.sub(r"([¥₹])\s?(\d[\d,]*(?:\.\d+)?)", lambda m: f"{m[2]} {_CURRENCIES[m[1]]}", text)
     text = re.sub(r"(?<![\w$£€.,])(\d[\d,]*(?:\.\d+)?)\s?([$£€])(?!\s?-?\d)", r"\2\1", text)
     text = re.sub(r"[$£€¥₹](?!\s?-?\d)", lambda m: f" {_CURRENCIES[m[0]]} ", text)
-    text = re.sub(r"(\d)\s?([A-Za-z]{2,3})\b", lambda m: f"{m[1]} {_UNITS[m[2].lower()]}"
-                  if m[2].lower() in _UNITS else m[0], text)
+    text = re.sub(
+        r"(\d)\s?([A-Za-z]{2,3})\b",
+        lambda m: f"{m[1]} {_UNITS[m[2].lower()]}" if m[2].lower() in _UNITS else m[0],
+        text,
+    )
     text = re.sub(r"(?<=\d)(?!(?:st|nd|rd|th|s|am|pm|a\.m|p\.m)\b)(?=[A-Za-z])|(?<=[A-Za-z])(?=\d)", " ", text)
     text = re.sub(r"\s<\s|<(?=\d)", " less than ", text)
     text = re.sub(r"\s>\s|>(?=\d)", " greater than ", text)

@@ -31,15 +31,14 @@ ARPABET = tuple(sorted(_ARPABET_CONSONANTS + [v + s for v in _ARPABET_VOWELS for
 GLOW_TTS = (PAD, "-", *"!'(),.:;? ", *_LETTERS, *("@" + s for s in ARPABET))
 """The 148 symbols of jaywalnut310/glow-tts and NVIDIA/tacotron2 (`text/symbols.py`)."""
 
-_IPA = ("ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃ"
-        "ˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'̩'ᵻ")
+_IPA = "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'̩'ᵻ"
 
 VITS = (PAD, *';:,.!?¡¿—…"«»“” ', *_LETTERS, *_IPA)
 """The 178 symbols of jaywalnut310/vits (`text/symbols.py`); the apostrophe stands twice there too."""
 
-IPA_TO_ARPABET = dict(
-    zip(EN_US_VOWELS, "AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW".split(), strict=True)
-) | dict(zip(EN_US_CONSONANTS, "B D F HH Y K L M N P S T V W Z DH NG G R SH ZH TH JH CH".split(), strict=True))
+IPA_TO_ARPABET = dict(zip(EN_US_VOWELS, "AA AE AH AH AO AW AY EH ER EY IH IY OW OY UH UW".split(), strict=True)) | dict(
+    zip(EN_US_CONSONANTS, "B D F HH Y K L M N P S T V W Z DH NG G R SH ZH TH JH CH".split(), strict=True)
+)
 
 
 def symbols_from_coqui(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -60,8 +59,10 @@ def symbols_from_coqui(config: Mapping[str, Any]) -> tuple[str, ...]:
     """
     section = config["characters"] if isinstance(config.get("characters"), Mapping) else config
     if not section.get("characters") and not section.get("phonemes"):
-        raise ValueError("config has no section 'characters' with characters or phonemes: "
-                         "give the config.json that belongs to the checkpoint")
+        raise ValueError(
+            "config has no section 'characters' with characters or phonemes: "
+            "give the config.json that belongs to the checkpoint"
+        )
     pad, eos, bos, blank = (section.get(name) or "" for name in ("pad", "eos", "bos", "blank"))
     punctuations = list(section.get("punctuations") or "")
     kind = str(section.get("characters_class") or "")

@@ -50,7 +50,8 @@ def supervised_step(loss: Loss, optim: OptimConfig, net: str = "model") -> Calla
             state.opt_state | {net: opt_state},
         )
         ok = jnp.isfinite(value) & jnp.isfinite(norm)
-        metrics = metrics | {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step)), "skipped": 1 - ok.astype(jnp.int32)}
+        metrics = metrics | {"grad_norm": norm, "learning_rate": jnp.asarray(rate(state.step))}
+        metrics["skipped"] = 1 - ok.astype(jnp.int32)
         return _advance(ok, new, state), metrics
 
     return step

@@ -97,8 +97,10 @@ def test_unchanged_corpora_are_reused_and_changed_ones_are_not(dataset, folder, 
     again = prepare(utterances, MEL, TEXT, out, jobs=1, progress=False)
     assert again.path == dataset.path and os.stat(again.path / "index.json").st_mtime_ns == before
     some = utterances[:2]
-    paths = {prepare(some, mel, text, tmp_path, jobs=1, progress=False).path
-             for mel, text in ((MEL, TEXT), (mel_spec("tacotron2"), TEXT), (MEL, TextSpec("characters", bos="^")))}
+    paths = {
+        prepare(some, mel, text, tmp_path, jobs=1, progress=False).path
+        for mel, text in ((MEL, TEXT), (mel_spec("tacotron2"), TEXT), (MEL, TextSpec("characters", bos="^")))
+    }
     tone(some[0].path, 0.9)
     paths.add(prepare(some, MEL, TEXT, tmp_path, jobs=1, progress=False).path)
     assert len(paths) == 4
@@ -180,8 +182,9 @@ def test_the_order_depends_on_seed_and_epoch_alone(dataset):
     assert take(iter(train), 2)[1]["ids"] == take(iter(train), 2)[1]["ids"]
 
 
-@pytest.mark.parametrize("arguments", [
-    {"fields": ("text", "mel")}, {"fields": ("wave", "mel"), "segment_length": 8192}])
+@pytest.mark.parametrize(
+    "arguments", [{"fields": ("text", "mel")}, {"fields": ("wave", "mel"), "segment_length": 8192}]
+)
 @pytest.mark.parametrize("stop", [0, 3, 9, 25])
 def test_a_restored_position_gives_the_same_batches(dataset, arguments, stop):
     train = batches(dataset, batch_size=4, seed=2, **arguments)

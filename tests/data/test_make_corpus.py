@@ -77,7 +77,7 @@ def flite(tmp_path):
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
-    path.write_text("# a comment\nOne two three.\nHush.\nown|Another \"quoted\" line!\nA last line, a bit longer.\n")
+    path.write_text('# a comment\nOne two three.\nHush.\nown|Another "quoted" line!\nA last line, a bit longer.\n')
     return path
 
 
@@ -165,7 +165,7 @@ def cache(tmp_path):
         "wordnet-base/usr/share/wordnet/data.noun": b'1 n | a thing; "the cat sat on the mat"; "too few"\n',
         "dict-devil/usr/share/dictd/devil.dict.dz": gzip.compress(b"APE, n.  A beast of the trees.\n"),
         "dict-jargon/usr/share/dictd/jargon.dict.dz": gzip.compress(b"The {hack} was a fine one. The NSA was not.\n"),
-        "miscfiles/usr/share/state/us-const.gz": gzip.compress(b"We hold these\ntruths to be \"self-evident.\"\n"),
+        "miscfiles/usr/share/state/us-const.gz": gzip.compress(b'We hold these\ntruths to be "self-evident."\n'),
     }
     for name, content in files.items():
         (x / name).parent.mkdir(parents=True)

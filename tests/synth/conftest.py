@@ -38,9 +38,7 @@ def export_model(folder, name, module, config, **description):
 def export_acoustic(folder, mel=MEL, **changes):
     config = glow_tts.Config.tiny(num_symbols=len(TEXT.symbols), num_mels=mel.num_bins, **changes)
     speakers = ["ann", "bob"] if config.num_speakers == 2 else ["default"]
-    return export_model(
-        folder, "glow_tts", glow_tts, config, mel=mel.to_dict(), text=TEXT.to_dict(), speakers=speakers
-    )
+    return export_model(folder, "glow_tts", glow_tts, config, mel=mel.to_dict(), text=TEXT.to_dict(), speakers=speakers)
 
 
 @pytest.fixture(scope="session", autouse=True)

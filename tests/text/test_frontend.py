@@ -18,10 +18,12 @@ from jaxtts.text.gruut_backend import Phonemizer
 
 FRONT_END = build(TextSpec())
 
-ALICE = ("Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: "
-         "once or twice she had peeped into the book her sister was reading, but it had no pictures or conversations "
-         "in it. So she was considering in her own mind, whether the pleasure of making a daisy chain would be worth "
-         "the trouble of getting up and picking the daisies! There was nothing so very remarkable in that? ")
+ALICE = (
+    "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: "
+    "once or twice she had peeped into the book her sister was reading, but it had no pictures or conversations "
+    "in it. So she was considering in her own mind, whether the pleasure of making a daisy chain would be worth "
+    "the trouble of getting up and picking the daisies! There was nothing so very remarkable in that? "
+)
 
 
 def spoken(text, front_end=FRONT_END):
@@ -44,24 +46,27 @@ def test_sentences_end_in_a_mark():
     assert spoken("the cat sat. is it so? no,") == ["ðə kˈæt sˈæt.", "ˈɪz ˈɪt sˈoʊ?", "nˈoʊ."]
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("42 cats", "forty two cats"),
-    ("It costs $3.50", "It costs three dollars fifty cents"),
-    ("It costs 5$, or £2", "It costs five dollars, or two pounds sterling"),
-    ("on 5/6/2021", "on May sixth, twenty twenty one"),
-    ("at 10:30pm", "at ten thirty P M"),
-    ("Dr. Smith met Mrs. Jones", "Doctor Smith met missus Jones"),
-    ("50% & more", "fifty percent and more"),
-    ("the 21st", "the twenty first"),
-    ("a NASA idea", "a N A S A idea"),
-    ("½ of 5km", "one half of five kilometers"),
-    ("x < 5", "x less than five"),
-    ("1,2,3", "one, two, three"),
-    ("¥20", "twenty yen"),
-    ("1234567890123456", "one two three four five six seven eight nine zero one two three four five six"),
-    ("Zoë’s “naïve” idea — then this…", "Zoe's naive idea, then this,"),
-    ("a well\u200b-known\u00adly \ufeffthing (so to say) here", "a well knownly thing, so to say, here"),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("42 cats", "forty two cats"),
+        ("It costs $3.50", "It costs three dollars fifty cents"),
+        ("It costs 5$, or £2", "It costs five dollars, or two pounds sterling"),
+        ("on 5/6/2021", "on May sixth, twenty twenty one"),
+        ("at 10:30pm", "at ten thirty P M"),
+        ("Dr. Smith met Mrs. Jones", "Doctor Smith met missus Jones"),
+        ("50% & more", "fifty percent and more"),
+        ("the 21st", "the twenty first"),
+        ("a NASA idea", "a N A S A idea"),
+        ("½ of 5km", "one half of five kilometers"),
+        ("x < 5", "x less than five"),
+        ("1,2,3", "one, two, three"),
+        ("¥20", "twenty yen"),
+        ("1234567890123456", "one two three four five six seven eight nine zero one two three four five six"),
+        ("Zoë’s “naïve” idea — then this…", "Zoe's naive idea, then this,"),
+        ("a well\u200b-known\u00adly \ufeffthing (so to say) here", "a well knownly thing, so to say, here"),
+    ],
+)
 def test_writes_out(text, expected):
     assert words(text).lower() == expected.lower()
 
@@ -73,10 +78,12 @@ def test_nothing_is_silent(text):
 
 def test_inventory_covers_lexicon_and_guesser():
     import pycrfsuite
+
     phonemizer = Phonemizer()
     tagger = pycrfsuite.Tagger()
     tagger.open(str(phonemizer._folder / "g2p" / "model.crf"))
     from gruut.g2p import GraphemesToPhonemes
+
     guessed = {p for label in tagger.labels() for p in GraphemesToPhonemes.decode_string(label).split("|")} - {"_"}
     rows = phonemizer.lexicon._database.execute("SELECT phonemes FROM word_phonemes")
     emitted = guessed | {p for (phonemes,) in rows for p in phonemes.split()}
@@ -102,8 +109,10 @@ def test_agrees_with_gruut_itself():
 
 
 def test_plain_sentence_loads_neither_gruut_nor_jax():
-    code = ("import sys; from jaxtts.text import TextSpec, build; build(TextSpec()).sentences('The cat sat.');"
-            "sys.exit(int(any(m in sys.modules for m in ('gruut', 'networkx', 'jax', 'phonemizer'))))")
+    code = (
+        "import sys; from jaxtts.text import TextSpec, build; build(TextSpec()).sentences('The cat sat.');"
+        "sys.exit(int(any(m in sys.modules for m in ('gruut', 'networkx', 'jax', 'phonemizer'))))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -121,10 +130,21 @@ def test_long_text_keeps_every_word():
     assert words(unbroken).split() == unbroken.replace("7", "seven").split()
 
 
-@pytest.mark.parametrize("text", [
-    (ALICE * 300)[:100_000], "hello\n" * 16_000, "ab " * 33_000, "a" * 100_000, "<" * 99_999 + "x", "1" * 100_000,
-    " " * 99_999 + "x", "," * 99_999 + "x", "\U0001F600" * 99_999 + "x"],
-    ids=["prose", "lines", "unpunctuated", "one word", "brackets", "digits", "spaces", "commas", "emoji"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        (ALICE * 300)[:100_000],
+        "hello\n" * 16_000,
+        "ab " * 33_000,
+        "a" * 100_000,
+        "<" * 99_999 + "x",
+        "1" * 100_000,
+        " " * 99_999 + "x",
+        "," * 99_999 + "x",
+        "\U0001f600" * 99_999 + "x",
+    ],
+    ids=["prose", "lines", "unpunctuated", "one word", "brackets", "digits", "spaces", "commas", "emoji"],
+)
 def test_hundred_thousand_characters(text):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -132,8 +152,9 @@ def test_hundred_thousand_characters(text):
             FRONT_END.encode(sentence.tokens)
 
 
-@pytest.mark.parametrize("text", [
-    "", "   ", "\n\n", "...", "?!", "\U0001F600", "中文", "\x00\x07", "'", "--", "(", "\ufeff"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\n\n", "...", "?!", "\U0001f600", "中文", "\x00\x07", "'", "--", "(", "\ufeff"]
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nothing_to_speak(text):
     with pytest.raises(ValueError, match="nothing to speak"):
@@ -152,7 +173,7 @@ def test_unknown_symbols_are_named():
         FRONT_END.encode(["h", "ʘ", "ø"])
 
 
-@given(st.one_of(st.text(max_size=60), st.text("aeT .,'?!-$€%&@/<>:;0123456789é中\U0001F600\x00\n\ud800", max_size=40)))
+@given(st.one_of(st.text(max_size=60), st.text("aeT .,'?!-$€%&@/<>:;0123456789é中\U0001f600\x00\n\ud800", max_size=40)))
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 def test_fuzz(text):
     with warnings.catch_warnings():
@@ -177,9 +198,11 @@ def test_fuzz_no_word_is_lost(chosen):
 
 
 def test_ssml():
-    text = ('<speak xml:lang="en-US">Hello <break time="500ms"/> <sub alias="big world">bw</sub> &amp; '
-            '<say-as interpret-as="spell-out">ab</say-as>. '
-            '<s>Second <phoneme ph="t͡ʃ ˈɔɪ s">some words</phoneme></s></speak>')
+    text = (
+        '<speak xml:lang="en-US">Hello <break time="500ms"/> <sub alias="big world">bw</sub> &amp; '
+        '<say-as interpret-as="spell-out">ab</say-as>. '
+        '<s>Second <phoneme ph="t͡ʃ ˈɔɪ s">some words</phoneme></s></speak>'
+    )
     sentences = FRONT_END.sentences(text)
     assert [s.text for s in sentences] == ["Hello", "big world and a b.", "Second somewords"]
     assert [s.pause for s in sentences] == [0.5, 0.0, 0.0]
@@ -188,11 +211,21 @@ def test_ssml():
     assert words("<speaker> is < 5 </speak>") == "speaker is less than five speak"
 
 
-@pytest.mark.parametrize("text", [
-    "<speak>", "<speak>a", "<speak>a</b></speak>", "<speak>a & b</speak>", "<speak a=1>x</speak>",
-    '<speak><break time="long"/>x</speak>', '<speak><lexicon uri="/etc/passwd"/>x</speak>',
-    '<speak><audio src="http://example.org/x.wav"/></speak>', '<speak xml:lang="de-DE">x</speak>',
-    '<speak><say-as interpret-as="unheard-of">5</say-as></speak>' * 2])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<speak>",
+        "<speak>a",
+        "<speak>a</b></speak>",
+        "<speak>a & b</speak>",
+        "<speak a=1>x</speak>",
+        '<speak><break time="long"/>x</speak>',
+        '<speak><lexicon uri="/etc/passwd"/>x</speak>',
+        '<speak><audio src="http://example.org/x.wav"/></speak>',
+        '<speak xml:lang="de-DE">x</speak>',
+        '<speak><say-as interpret-as="unheard-of">5</say-as></speak>' * 2,
+    ],
+)
 def test_broken_ssml(text):
     with pytest.raises(ValueError, match="SSML"):
         FRONT_END.sentences(text)
@@ -204,9 +237,15 @@ def test_spec_survives_json():
         hash(spec)
 
 
-@pytest.mark.parametrize("fields, message", [
-    ({"frontend": "festival"}, "frontend is 'festival'"), ({"blank": "<blank>"}, "blank is '<blank>'"),
-    ({"voice": "x"}, r"unknown fields \['voice'\]"), ({"language": "qq"}, "gruut.*'qq'")])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"frontend": "festival"}, "frontend is 'festival'"),
+        ({"blank": "<blank>"}, "blank is '<blank>'"),
+        ({"voice": "x"}, r"unknown fields \['voice'\]"),
+        ({"language": "qq"}, "gruut.*'qq'"),
+    ],
+)
 def test_bad_spec(fields, message):
     with pytest.raises(ValueError, match=message):
         build(TextSpec.from_dict(fields)).sentences("hello")

@@ -12,8 +12,14 @@ def test_public_inventories():
     assert len(VITS) == 178 and VITS[0] == "_" and VITS[16] == " "
 
 
-SECTION = {"pad": "<PAD>", "eos": "<EOS>", "bos": "<BOS>", "blank": "<BLNK>", "characters": "bca",
-           "punctuations": "!, "}
+SECTION = {
+    "pad": "<PAD>",
+    "eos": "<EOS>",
+    "bos": "<BOS>",
+    "blank": "<BLNK>",
+    "characters": "bca",
+    "punctuations": "!, ",
+}
 
 
 def test_coqui():
@@ -23,6 +29,15 @@ def test_coqui():
     assert symbols_from_coqui(SECTION | {"phonemes": "əə", "blank": None}) == (*ends[:3], "ə", "!", ",", " ")
     kind = "TTS.tts.models.vits.VitsCharacters"
     assert symbols_from_coqui(SECTION | {"characters_class": kind, "phonemes": "ə"}) == (
-        "<PAD>", "!", ",", " ", "b", "c", "a", "ə", "<BLNK>")
+        "<PAD>",
+        "!",
+        ",",
+        " ",
+        "b",
+        "c",
+        "a",
+        "ə",
+        "<BLNK>",
+    )
     with pytest.raises(ValueError, match="section 'characters'"):
         symbols_from_coqui({"model": "glow_tts", "characters": None})

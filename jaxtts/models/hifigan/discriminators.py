@@ -106,7 +106,7 @@ class MultiScaleDiscriminator(nnx.Module):
             maps.append(discriminator(wave))
             padded = jnp.pad(wave, ((0, 0), (2, 2)))
             last = 2 * (wave.shape[1] // 2) + 1
-            wave = jnp.stack([padded[:, k : k + last : 2] for k in range(4)]).mean(0)  # average of 4 at stride 2, zeros count
+            wave = jnp.stack([padded[:, k : k + last : 2] for k in range(4)]).mean(0)  # of 4 at stride 2, zeros count
         return maps
 
 
