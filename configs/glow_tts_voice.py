@@ -15,7 +15,7 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     steps = 9000
-    text = TextSpec()
+    text = TextSpec(bos="^")  # the silence ahead has a symbol of its own, else it swallows a leading "A"
     return Recipe(
         name="glow_tts",
         model=Config(

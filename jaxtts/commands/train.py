@@ -41,6 +41,8 @@ class Train:
     """Of the parameters, the order of the data and each step's randomness."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Other fields of the recipe: model.*, optim.*, data.*, log_every, eval_every, sample_every, save_every, keep."""
+    start_from: Path | None = None
+    """Workdir of another run of the same model: a new run begins with its newest parameters."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
     jobs: Number = None
@@ -102,6 +104,7 @@ def train(args: Train) -> None:
         held_out=unseen,
         shown=shown,
         seed=recipe.seed,
+        start_from=args.start_from,
         log_every=recipe.log_every,
         eval_every=recipe.eval_every,
         sample_every=recipe.sample_every,

@@ -51,6 +51,7 @@ def fit(
     audio_seconds: Callable[[Batch], float] | None = None,
     sample_rate: int = 22050,
     mesh: Mesh | None = None,
+    start_from: str | Path | None = None,
 ) -> TrainState:
     """Trains `task` until `steps` steps are done, from the newest checkpoint in `workdir` if there is one.
 
@@ -73,6 +74,7 @@ def fit(
         audio_seconds: batch -> seconds of audio in it, for the throughput.
         sample_rate: of the sounds in the log.
         mesh: devices with the axis 'data'; all there are by default.
+        start_from: workdir of another run of this model, whose parameters a new run begins with.
 
     Raises:
         ValueError: a batch lacks a field; no batches.
@@ -81,7 +83,7 @@ def fit(
     facts = {"description": description or {}, "recipe": recipe}
     run = _Run(task, Path(workdir), mesh or data_mesh(), seed, facts, keep)
     try:
-        run.begin(batches)
+        run.begin(batches, start_from)
         if run.step >= steps:
             say(f"{workdir} is at step {run.step} already; give a larger steps than {steps} to go on")
         run.log = Log(workdir, run.step, sample_rate) if run.chief else None
@@ -143,8 +145,8 @@ class _Run:
             self.pretrain_steps, self.pretrain_step = task.pretraining[0], compiled(task.pretraining[1])
         self.eval_step = jax.jit(task.eval_step, out_shardings=everywhere)
 
-    def begin(self, batches: Iterable[Batch]) -> None:
-        """Restores the newest checkpoint, or makes a state from the first batch."""
+    def begin(self, batches: Iterable[Batch], start_from: str | Path | None) -> None:
+        """Restores the newest checkpoint, or makes a state from the first batch (and another run's parameters)."""
         self.batches = iter(batches)
         start = self.position()
         first = self.next_batch()
@@ -154,8 +156,16 @@ class _Run:
             self.batches.set_state(start)  # type: ignore
         latest = self.checkpoints.latest()
         if latest is None:
+            if start_from is not None and not (Path(start_from) / "checkpoints").is_dir():
+                raise ValueError(f"start_from={start_from} is no run: it holds no checkpoints/")
             began = time.perf_counter()
             self.state = put_state(self.task.init(self.init_key, self.fields(first)), self.mesh)
+            if start_from is not None:
+                others = Checkpoints(start_from)
+                state = others.restore(self.state, self.mesh)
+                others.close()
+                self.state = self.state._replace(params=state.params, rest=state.rest)
+                say(f"began with the parameters of {start_from}, step {int(state.step)}")
             say(f"initialised in {time.perf_counter() - began:.1f} s: {describe(self.state)}")
             return
         meta = self.checkpoints.meta()
