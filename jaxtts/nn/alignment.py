@@ -34,7 +34,8 @@ def monotonic_alignment_search(log_p: jax.Array, text_lengths: jax.Array, mel_le
 
     def forward(q, row):  # q [B, 1 + S]
         stay, move = q[:, 1:], q[:, :-1]
-        return jnp.concatenate([guard, jnp.maximum(stay, move) + row], axis=1), move > stay
+        moves = move > stay
+        return jnp.concatenate([guard, jnp.where(moves, move, stay) + row], axis=1), moves
 
     start = jnp.full((batch, 1 + symbols), -jnp.inf).at[:, 0].set(0.0)
     _, moved = jax.lax.scan(forward, start, log_p)  # bool [T, B, S]
