@@ -3,6 +3,9 @@
 On the corpus of configs/glow_tts_voice.py:
 
     jaxtts train vocos_voice --data corpora/rms --workdir runs/vocos_voice
+
+What ships was stopped at step 6785. On one core of an AMD EPYC a step takes 0.25 s at first (spectral losses alone) and
+0.5 s once the discriminators have started.
 """
 
 from jaxtts.audio.spec import mel_spec
