@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DST", help="where the model goes")
     parser.add_argument("--model", choices=MODELS, help="default: what the config looks like")
     parser.add_argument("--config", type=Path, metavar="JSON", help="its config (default: config.json beside SRC)")
-    parser.add_argument("--mel-spec", metavar="NAME", help="its mels, where the config cannot say: hifigan, tacotron2, ...")
+    parser.add_argument("--mel-spec", metavar="NAME", help="its mels where the config cannot say, e.g. hifigan")
 
 
 def run(args: argparse.Namespace) -> None:
