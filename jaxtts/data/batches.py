@@ -10,8 +10,8 @@ that holds it; a full bucket is a batch. At the end of an epoch what is left ove
 it fills batches there; the last few (less than a batch in all) open the next epoch. Nothing is ever dropped: after
 `k` epochs every utterance was read `k` times, but for those few.
 
-All processes of a run plan the same global batches and each loads its rows `process::num_processes` of every batch: all
-see the same shapes at the same step, and a run may go on with another number of processes.
+All processes of a run plan the same global batches and each loads its own consecutive rows of every batch: all see the
+same shapes at the same step, and a run that goes on with another number of processes sees the same batches.
 """
 
 import copy
@@ -135,9 +135,15 @@ class Batches:
         batches_per_epoch: on average.
     """
 
-    def __init__(self, pipeline: grain.IterDataset, buckets: Buckets, batches_per_epoch: float, signature: str):
-        self._pipeline, self._signature = pipeline, signature
-        self.buckets, self.batches_per_epoch = buckets, batches_per_epoch
+    def __init__(
+        self, pipeline: grain.IterDataset, collate: "_Collate", rows: int, batches_per_epoch: float, signature: str
+    ):
+        self._pipeline, self._collate, self._rows, self._signature = pipeline, collate, rows, signature
+        self.buckets, self.batches_per_epoch = collate.shapes, batches_per_epoch
+
+    def examples(self) -> list[dict[str, np.ndarray]]:
+        """A batch of zeros for each bucket, so that a step can be compiled for all of them before the first batch."""
+        return [self._collate.zeros(bucket, self._rows) for bucket in range(len(self.buckets))]
 
     def __iter__(self) -> "Loader":
         return Loader(iter(self._pipeline), self._signature)
@@ -191,7 +197,7 @@ def batches(
             [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32. With
             `segment_length` 'wave' and 'mel' are aligned random crops: wave [B, segment_length], mel
             [B, segment_length / hop_length, M]; a shorter recording is followed by silence.
-            Always there: speaker [B] int32 and ids, a list of str. A task's `fields` may be given as they are.
+            Always there: speaker [B] int32 and ids, a list of str, and batch_ids, those of all processes. A task's `fields` may be given as they are.
         batch_size: of all processes together.
         seed: of the order and of the crops.
         segment_length: in samples, a multiple of the hop length; None gives whole utterances.
@@ -207,7 +213,7 @@ def batches(
         ValueError: an argument is out of range, or an utterance fits in none of the buckets.
     """
     hop = dataset.mel.hop_length
-    if unknown := set(fields) - {*FIELDS, *(f"{name}_lengths" for name in FIELDS), "speaker", "ids"}:
+    if unknown := set(fields) - {*FIELDS, *(f"{name}_lengths" for name in FIELDS), "speaker", "ids", "batch_ids"}:
         raise ValueError(f"fields names {', '.join(sorted(unknown))}; choose from {', '.join(FIELDS)}")
     chosen = tuple(name for name in FIELDS if name in fields)
     if not chosen:
@@ -226,13 +232,14 @@ def batches(
         shapes = bucket_shapes(dataset, buckets) if isinstance(buckets, int) else _checked(buckets)
         bucket_of = _assign(dataset, shapes)
     silence = mel_spectrogram_np(np.zeros(4 * dataset.mel.n_fft, np.float32), dataset.mel)[0]  # [M]
-    mine = slice(process, None, num_processes)
+    rows = batch_size // num_processes
+    mine = slice(process * rows, (process + 1) * rows)
     collate = _Collate(dataset, chosen, shapes, segment_length, seed, mine, silence)
     pipeline = Plans(bucket_of, batch_size, seed, epochs).map(collate)
     key = json.dumps([dataset.ids.tolist(), shapes, batch_size, seed, segment_length])
     signature = hashlib.sha256(key.encode()).hexdigest()[:16]
     pipeline = ThreadPrefetchIterDataset(pipeline, prefetch_buffer_size=prefetch)
-    return Batches(pipeline, shapes, len(dataset) / batch_size, signature)
+    return Batches(pipeline, collate, rows, len(dataset) / batch_size, signature)
 
 
 def _checked(buckets: Sequence[tuple[int, int]]) -> Buckets:
@@ -263,12 +270,26 @@ class _Collate(NamedTuple):
     mine: slice
     silence: np.ndarray
 
+    def zeros(self, bucket: int, rows: int) -> dict[str, np.ndarray]:
+        frames, symbols = self.shapes[bucket]
+        samples, bins = frames * self.dataset.mel.hop_length, self.dataset.mel.num_bins
+        kinds = {
+            "text": ((rows, symbols), np.int32),
+            "mel": ((rows, frames, bins), np.float32),
+            "wave": ((rows, samples), np.float32),
+        }
+        batch = {name: np.zeros(*kinds[name]) for name in self.fields} | {"speaker": np.zeros(rows, np.int32)}
+        if self.segment_length is None:
+            batch |= {f"{name}_lengths": np.zeros(rows, np.int32) for name in self.fields}
+        return batch
+
     def __call__(self, plan: Plan) -> dict[str, Any]:
         places = plan.places[self.mine]
         real = next(p for p in plan.places if p >= 0)
         records = self.dataset.records([real if p < 0 else p for p in places])
         batch: dict[str, Any] = {
             "ids": ["" if p < 0 else str(self.dataset.ids[p]) for p in places],
+            "batch_ids": [str(self.dataset.ids[p]) for p in plan.places if p >= 0],
             "speaker": np.array([r["speaker"] for r in records], np.int32),
         }
         if self.segment_length is not None:

@@ -221,7 +221,7 @@ def test_crops_are_aligned_and_short_recordings_end_in_silence(dataset):
                 np.testing.assert_array_equal(mel[len(frames) :], np.broadcast_to(silence, (80 - len(frames), 80)))
     assert len(starts) > 10
     only = next(iter(batches(dataset, ("wave",), 6, segment_length=segment)))
-    assert set(only) == {"ids", "speaker", "wave"}
+    assert set(only) == {"ids", "batch_ids", "speaker", "wave"}
 
 
 def test_processes_share_the_global_batches(dataset):
@@ -230,8 +230,20 @@ def test_processes_share_the_global_batches(dataset):
     for step, batch in enumerate(whole):
         assert len({p[step]["mel"].shape for p in parts}) == 1
         for i in range(3):
-            assert parts[i][step]["ids"] == batch["ids"][i::3]
-            np.testing.assert_array_equal(parts[i][step]["mel"], batch["mel"][i::3])
+            assert parts[i][step]["ids"] == batch["ids"][2 * i : 2 * i + 2]
+            assert parts[i][step]["batch_ids"] == batch["ids"]
+            np.testing.assert_array_equal(parts[i][step]["mel"], batch["mel"][2 * i : 2 * i + 2])
+
+
+@pytest.mark.parametrize("arguments", [{"fields": ("text", "mel", "wave")},
+                                       {"fields": ("wave", "mel"), "segment_length": 80 * HOP}])  # fmt: skip
+def test_examples_have_the_shapes_of_the_batches(dataset, arguments):
+    def shapes(batch):
+        return tuple(sorted((n, x.shape, x.dtype) for n, x in batch.items() if isinstance(x, np.ndarray)))
+
+    train = batches(dataset, batch_size=4, process=1, num_processes=2, **arguments)
+    examples = {shapes(example) for example in train.examples()}
+    assert len(examples) == len(train.buckets) and {shapes(b) for b in take(iter(train), 30)} == examples
 
 
 def test_the_held_out_part_is_fixed_by_the_ids(dataset):
@@ -265,4 +277,4 @@ def test_bad_arguments_are_named(dataset, arguments, message):
 
 def test_a_task_s_fields_are_understood(dataset):
     batch = next(iter(batches(dataset, ("text", "text_lengths", "mel", "mel_lengths", "speaker"), 4)))
-    assert set(batch) == {"ids", "text", "text_lengths", "mel", "mel_lengths", "speaker"}
+    assert set(batch) == {"ids", "batch_ids", "text", "text_lengths", "mel", "mel_lengths", "speaker"}
