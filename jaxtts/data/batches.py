@@ -197,7 +197,8 @@ def batches(
             [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32. With
             `segment_length` 'wave' and 'mel' are aligned random crops: wave [B, segment_length], mel
             [B, segment_length / hop_length, M]; a shorter recording is followed by silence.
-            Always there: speaker [B] int32 and ids, a list of str, and batch_ids, those of all processes. A task's `fields` may be given as they are.
+            Always there: speaker [B] int32; ids, a list of str; batch_ids, the ids of all processes. A task's
+            `fields` may be given as they are.
         batch_size: of all processes together.
         seed: of the order and of the crops.
         segment_length: in samples, a multiple of the hop length; None gives whole utterances.
