@@ -85,6 +85,12 @@ class Config:
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r}: use 'float32' or 'bfloat16'")
 
+    @property
+    def receptive_field(self) -> int:
+        """Frames of the latent on each side that decide a frame of the mel that `infer` makes."""
+        layers = sum(self.decoder_dilation**i for i in range(self.decoder_layers))
+        return self.num_squeeze * (self.decoder_blocks * (self.decoder_kernel_size // 2) * layers + 1) - 1
+
     @classmethod
     def coqui(cls, **changes: Any) -> "Config":
         """The default GlowTTSConfig of coqui-tts 0.28."""
@@ -198,7 +204,7 @@ class Model(nnx.Module):
             text: [B, S]; text_lengths: [B].
             max_frames: frames to make room for, a multiple of num_squeeze; longer speech is cut off.
             noise_scale: the temperature, a scalar or [B].
-            length_scale: above 1 is slower, a scalar or [B].
+            length_scale: above 1 is slower, a scalar, [B], or [B, S] symbol by symbol.
             speaker: ids [B] or embeddings [B, speaker_dim], see Config.
             key: draws the noise, item by item; None, with no `noise`, speaks the prior's mean.
             noise: standard normal [B, max_frames, M] in place of a drawn one.
@@ -252,7 +258,8 @@ class Model(nnx.Module):
 
     def durations(self, prior: Prior, length_scale: float | jax.Array = 1.0) -> jax.Array:
         """Predicted frames of each symbol, int32 [B, S]: at least 1, and 0 in the padding."""
-        frames = (jnp.exp(prior.log_durations) - self.config.duration_offset) * jnp.reshape(length_scale, (-1, 1))
+        scale = length_scale if jnp.ndim(length_scale) == 2 else jnp.reshape(length_scale, (-1, 1))
+        frames = (jnp.exp(prior.log_durations) - self.config.duration_offset) * scale
         frames = jnp.clip(jnp.ceil(frames), 1, 2**16).astype(jnp.int32)
         return jnp.where(prior.mask, frames, 0)
 

@@ -127,6 +127,18 @@ class Config:
             hop *= rate
         return hop
 
+    @property
+    def receptive_field(self) -> int:
+        """Frames on each side that decide a frame's samples, found by going back from them layer by layer."""
+        pairs = zip(self.resblock_kernel_sizes, self.resblock_dilations)
+        plain = 1 if self.resblock == 1 else 0  # dilation of the convolution that follows each dilated one
+        block = max((k // 2) * sum(d + plain for d in dilations) for k, dilations in pairs)
+        first, last = -3, self.hop_length + 2  # samples before conv_post
+        for rate, width in reversed([*zip(self.upsample_rates, self.upsample_kernel_sizes)]):
+            pad = (width - rate) // 2
+            first, last = -((width - 1 - pad - first + block) // rate), (last + block + pad) // rate
+        return max(3 - first, last + 3)  # conv_pre
+
     @classmethod
     def v1(cls) -> "Config":
         """13.9 M parameters, the best quality."""

@@ -59,6 +59,12 @@ class Config:
         if self.n_fft % 2 or (self.n_fft - self.mel.hop_length) % 2 or self.n_fft < 2 * self.mel.hop_length:
             raise ValueError(f"n_fft={self.n_fft} must be even, as hop {self.mel.hop_length}, and at least twice it")
 
+    @property
+    def receptive_field(self) -> int:
+        """Frames on each side that decide a frame's samples: the convolutions' and the inverse STFT's overlap."""
+        hop = self.mel.hop_length
+        return (1 + self.num_layers) * (self.kernel_size // 2) + -(-(self.n_fft - hop) // (2 * hop))
+
     @classmethod
     def tiny(cls) -> "Config":
         """For tests; least squares, since under hinge a score's bias has no gradient until a margin is reached."""
