@@ -20,6 +20,8 @@ class OptimConfig:
         clip_value: each gradient element is clipped to +-clip_value (0: off).
         clip_norm: the global norm is clipped (0: off).
         ema_decay: decay of the exponential moving average of the parameters (0: none is kept).
+        accumulate: parts that a batch is cut into; their gradients are averaged before the step, so that a batch needs
+            the memory of one part. Losses are means within a part.
     """
 
     name: str = "adam"
@@ -38,12 +40,15 @@ class OptimConfig:
     clip_value: float = 0.0
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    accumulate: int = 1
 
     def __post_init__(self):
         if self.name not in ("adam", "adamw", "radam"):
             raise ValueError(f"optim.name={self.name!r}: use 'adam', 'adamw' or 'radam'")
         if self.schedule not in ("constant", "noam", "exponential", "cosine"):
             raise ValueError(f"optim.schedule={self.schedule!r}: use 'constant', 'noam', 'exponential' or 'cosine'")
+        if self.accumulate < 1:
+            raise ValueError(f"optim.accumulate={self.accumulate}: give at least 1")
         if self.schedule == "cosine" and self.total_steps <= 0:
             raise ValueError("optim.total_steps must be given for the 'cosine' schedule")
         if self.schedule == "noam" and self.warmup_steps <= 0:

@@ -37,10 +37,14 @@ def supervised_step(loss: Loss, optim: OptimConfig, net: str = "model") -> Calla
     rate = optim.rate()
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        def of(trained):
-            return loss(state.params | {net: trained}, state.rest, batch, key)
+        def gradients(rest, part, key):
+            def of(trained):
+                return loss(state.params | {net: trained}, rest, part, key)
 
-        (value, (metrics, rest)), grads = jax.value_and_grad(of, has_aux=True)(state.params[net])
+            (value, (metrics, rest)), grads = jax.value_and_grad(of, has_aux=True)(state.params[net])
+            return (value, metrics, grads), rest
+
+        (value, metrics, grads), rest = _over_parts(gradients, state.rest, batch, key, optim.accumulate)
         norm = optax.tree.norm(grads)
         trained, opt_state = _apply(optimizer, grads, state.opt_state[net], state.params[net])
         new = TrainState(
@@ -65,32 +69,54 @@ def gan_step(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The step of a GAN: first the discriminator on the generator's outputs, then the generator through it.
 
-    The generator runs forward once. For steps before the discriminator starts take `generator_step`: a `lax.cond` in
-    one step for both makes XLA's convolutions on CPU some fifty times slower.
+    The generator runs forward once (with accumulation twice, or all parts would have to be kept). For steps before the
+    discriminator starts take `generator_step`: a `lax.cond` in one step for both makes XLA's convolutions on CPU some
+    fifty times slower.
 
     Args:
         generate: (params_g, rest, batch, key) -> (outputs: pytree of float arrays, other losses, metrics).
         generator_loss: (params_d, rest, batch, outputs) -> (adversarial and feature losses, metrics).
         discriminator_loss: (params_d, rest, batch, outputs) -> (loss, (metrics, rest)).
         optim: configs of 'generator' and 'discriminator'.
+
+    Raises:
+        ValueError: the two configs differ in `accumulate`.
     """
     optimizers = {net: o.make() for net, o in optim.items()}
     rate = optim["generator"].rate()
+    count = optim["generator"].accumulate
+    if count != optim["discriminator"].accumulate:
+        raise ValueError(f"optim.*.accumulate: generator has {count}, discriminator another; give both the same")
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         params_g, params_d = state.params["generator"], state.params["discriminator"]
 
-        def forward(params):
-            outputs, extra, metrics = generate(params, state.rest, batch, key)
-            return (outputs, extra), metrics
+        def forward(part, key):
+            def of(params):
+                outputs, extra, metrics = generate(params, state.rest, part, key)
+                return (outputs, extra), metrics
 
-        (outputs, extra), pull, metrics = jax.vjp(forward, params_g, has_aux=True)
-        objective = jax.value_and_grad(discriminator_loss, has_aux=True)
-        (value_d, (metrics_d, rest)), grads_d = objective(params_d, state.rest, batch, outputs)
+            return jax.vjp(of, params_g, has_aux=True)  # (outputs, extra), pull, metrics
+
+        once = forward(batch, key) if count == 1 else None
+
+        def judge(rest, part, key):
+            (outputs, _), _, _ = once or forward(part, key)
+            objective = jax.value_and_grad(discriminator_loss, has_aux=True)
+            (value, (metrics, rest)), grads = objective(params_d, rest, part, outputs)
+            return (value, metrics, grads), rest
+
+        (value_d, metrics_d, grads_d), rest = _over_parts(judge, state.rest, batch, key, count)
         new_d, opt_d = _apply(optimizers["discriminator"], grads_d, state.opt_state["discriminator"], params_d)
-        objective = jax.value_and_grad(generator_loss, argnums=3, has_aux=True)
-        (value_g, metrics_g), cotangent = objective(new_d, rest, batch, outputs)
-        (grads_g,) = pull((cotangent, jnp.ones_like(extra)))
+
+        def persuade(rest, part, key):
+            (outputs, extra), pull, metrics = once or forward(part, key)
+            objective = jax.value_and_grad(generator_loss, argnums=3, has_aux=True)
+            (value, metrics_g), cotangent = objective(new_d, rest, part, outputs)
+            (grads,) = pull((cotangent, jnp.ones_like(extra)))
+            return (value + extra, metrics | metrics_g, grads), rest
+
+        (value_g, metrics_g, grads_g), rest = _over_parts(persuade, rest, batch, key, count)
         new_g, opt_g = _apply(optimizers["generator"], grads_g, state.opt_state["generator"], params_g)
         new = TrainState(
             state.step,
@@ -99,8 +125,8 @@ def gan_step(
             state.opt_state | {"generator": opt_g, "discriminator": opt_d},
         )
         norms = {"generator": optax.tree.norm(grads_g), "discriminator": optax.tree.norm(grads_d)}
-        ok = jnp.isfinite(value_g + value_d + extra) & jnp.isfinite(norms["generator"] + norms["discriminator"])
-        metrics = metrics | metrics_d | metrics_g | {f"grad_norm/{net}": norm for net, norm in norms.items()}
+        ok = jnp.isfinite(value_g + value_d) & jnp.isfinite(norms["generator"] + norms["discriminator"])
+        metrics = metrics_d | metrics_g | {f"grad_norm/{net}": norm for net, norm in norms.items()}
         metrics["learning_rate"] = jnp.asarray(rate(state.step))
         metrics["skipped"] = 1 - ok.astype(jnp.int32)
         return _advance(ok, new, state), metrics
@@ -118,6 +144,36 @@ def generator_step(
         return extra, (metrics, rest)
 
     return supervised_step(loss, optim, "generator")
+
+
+def _over_parts(
+    gradients: Callable[..., tuple[Any, Any]], rest: Any, batch: Batch, key: jax.Array, count: int
+) -> tuple[Any, Any]:
+    """Means of `gradients(rest, part, key) -> (values, rest)` over `count` parts of a batch, one after the other.
+
+    Part i holds the rows i, i + count, ...: each device cuts the rows it has, none changes its place.
+    """
+    if count == 1:
+        return gradients(rest, batch, key)
+
+    def cut(x: jax.Array) -> jax.Array:
+        if not x.ndim:
+            return jnp.broadcast_to(x, (count,))
+        if x.shape[0] % count:
+            raise ValueError(f"optim.accumulate={count}: it must divide the batch of {x.shape[0]}")
+        return jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0)  # [count, B / count, ...]
+
+    def body(carry, inputs):
+        part, i = inputs
+        sums, rest = carry
+        values, rest = gradients(rest, part, jax.random.fold_in(key, i))
+        return (jax.tree.map(jnp.add, sums, values), rest), None
+
+    parts = jax.tree.map(cut, batch)
+    shapes = jax.eval_shape(gradients, rest, jax.tree.map(lambda x: x[0], parts), key)[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (sums, rest), _ = jax.lax.scan(body, (zeros, rest), (parts, jnp.arange(count)))
+    return jax.tree.map(lambda x: x / count, sums), rest
 
 
 def _apply(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
