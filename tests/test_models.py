@@ -142,20 +142,42 @@ def test_vocoder_rows_are_independent(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_bf16_compute_stays_finite(name):
-    config = config_of(name)
-    mixed = hasattr(config, "dtype")  # parameters stay float32, the networks compute in bfloat16
-    config = dataclasses.replace(config, dtype="bfloat16") if mixed else config
+    config = dataclasses.replace(config_of(name), dtype="bfloat16")
     structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
-    if not mixed:
-        params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
     model = merge(structure, params, rest)
     if name in ACOUSTIC:
         batch = batch_of(("text", "text_lengths"), config)
         noise = jax.random.normal(jax.random.key(0), (4, 96, config.num_mels))
         out, _, _ = model.infer(batch["text"], batch["text_lengths"], max_frames=96, noise=noise)
     else:
-        out = model.infer(batch_of(("mel",), config)["mel"].astype(jnp.bfloat16))
-    assert bool(jnp.all(jnp.isfinite(out)))
+        out = model.infer(batch_of(("mel",), config)["mel"])
+    assert out.dtype == jnp.float32 and bool(jnp.all(jnp.isfinite(out)))
+    with pytest.raises(ValueError, match="dtype='float16'"):
+        dataclasses.replace(config, dtype="float16")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bf16_and_remat_change_how_a_step_is_computed_not_what(name):
+    key, results = jax.random.key(0), {}
+    for how in ({}, {"dtype": "bfloat16"}, {"remat": True}):
+        task = task_of(name, dataclasses.replace(config_of(name), **how))
+        batch = batch_of(task.fields, config_of(name))
+        step = jax.jit(task.train_step).trace(task.init(key, batch), batch, key)
+        state, metrics = step.lower().compile()(task.init(key, batch), batch, key)
+        assert int(metrics["skipped"]) == 0
+        assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves((state, metrics)))
+        exported = task.inference(state)[1]
+        assert (exported.dtype, exported.remat) == ("float32", False)
+        results["".join(how)] = state, metrics, str(step.jaxpr)
+    (plain, metrics, program), (_, half, in_bf16), (again, same, in_remat) = results.values()
+    assert "bf16" in in_bf16 and "bf16" not in program and "remat" in in_remat and "remat" not in program
+    for metric, value in metrics.items():
+        np.testing.assert_allclose(same[metric], value, rtol=1e-4, atol=1e-6, err_msg=metric)
+        if metric.startswith("loss"):
+            np.testing.assert_allclose(half[metric], value, rtol=0.05, atol=0.02, err_msg=metric)
+    moments, others = jax.tree.leaves(plain.opt_state), jax.tree.leaves(again.opt_state)
+    for a, b in zip(moments, others, strict=True):  # what Adam has seen are the gradients
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -48,7 +48,7 @@ def feature_losses(real: Sequence[Sequence[jax.Array]], fake: Sequence[Sequence[
     """The mean absolute difference of feature maps, summed over the layers of each of D sub-discriminators, [D]."""
     return jnp.stack(
         [
-            jnp.stack([jnp.abs(r - f).mean() for r, f in zip(reals, fakes, strict=True)]).sum()
+            jnp.stack([jnp.abs(r - f).mean(dtype=jnp.float32) for r, f in zip(reals, fakes, strict=True)]).sum()
             for reals, fakes in zip(real, fake, strict=True)
         ]
     )

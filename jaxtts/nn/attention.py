@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.nn.conv import Conv1d
-from jaxtts.nn.functional import dropout, split_key
+from jaxtts.nn.functional import dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill
 from jaxtts.nn.normalization import LayerNorm
 
@@ -64,6 +64,7 @@ class TransformerEncoder(nnx.Module):
     Args:
         window: reach of the relative positions, None for none.
         eps: of the layer norms.
+        remat: keep the layers' inputs alone for the way back.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class TransformerEncoder(nnx.Module):
         window: int | None = None,
         dropout: float = 0.0,
         eps: float = 1e-5,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        self.remat = remat
         args = (channels, ffn_channels, num_heads, kernel_size, window, dropout, eps)
         self.layers = nnx.List([TransformerLayer(*args, rngs=rngs) for _ in range(num_layers)])
 
@@ -86,7 +89,7 @@ class TransformerEncoder(nnx.Module):
         """x [B, S, C], mask [B, S] -> [B, S, C], zero in the padding."""
         x = masked_fill(x, mask)
         for layer, k in zip(self.layers, split_key(key, len(self.layers))):
-            x = layer(x, mask, key=k)
+            x = remat(layer, self.remat)(x, mask, key=k)
         return x
 
 

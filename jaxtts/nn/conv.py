@@ -64,23 +64,26 @@ class Conv1d(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, I] -> [B, T', O], T' = (T + padding - dilation * (W - 1) - 1) // stride + 1."""
-        kernel = effective_kernel(self).astype(x.dtype)
+        y = self.convolve(x, effective_kernel(self))
+        return y if self.bias is None else y + self.bias.astype(x.dtype)
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The same with a given kernel and without the bias."""
+        kernel = kernel.astype(x.dtype)
         depthwise = self.groups == x.shape[-1] == kernel.shape[-1] and self.groups > 1 and self.stride == 1
         if kernel.shape[0] == 1 and self.stride == 1 and self.groups == 1 and self.padding == (0, 0):
-            y = x @ kernel[0]
-        elif depthwise:
-            y = _depthwise(x, kernel[:, 0], self.dilation, self.padding)
-        else:
-            y = jax.lax.conv_general_dilated(
-                x[:, None],  # [B, 1, T, I]
-                kernel[None],  # [1, W, I/groups, O]
-                window_strides=(1, self.stride),
-                padding=((0, 0), self.padding),
-                rhs_dilation=(1, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=self.groups,
-            )[:, 0]
-        return y if self.bias is None else y + self.bias.astype(x.dtype)
+            return x @ kernel[0]
+        if depthwise:
+            return _depthwise(x, kernel[:, 0], self.dilation, self.padding)
+        return jax.lax.conv_general_dilated(
+            x[:, None],  # [B, 1, T, I]
+            kernel[None],  # [1, W, I/groups, O]
+            window_strides=(1, self.stride),
+            padding=((0, 0), self.padding),
+            rhs_dilation=(1, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )[:, 0]
 
 
 class ConvTranspose1d(nnx.Module):

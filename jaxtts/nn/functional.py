@@ -97,6 +97,17 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+def remat(call: Callable[..., Any], enabled: bool) -> Callable[..., Any]:
+    """`call`, but if enabled its insides are computed again on the way back and not kept: memory for time."""
+    return jax.checkpoint(call) if enabled else call
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises ValueError unless `dtype` is one that networks compute in."""
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype!r}: use 'float32' or 'bfloat16'")
+
+
 def split_key(key: jax.Array | None, n: int) -> list[jax.Array] | list[None]:
     """n keys, or n times None: lets a module pass randomness on without asking whether there is any."""
     return [None] * n if key is None else list(jax.random.split(key, n))

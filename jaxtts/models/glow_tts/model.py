@@ -19,7 +19,7 @@ from jaxtts.nn.alignment import expand, monotonic_alignment_search, path_from_du
 from jaxtts.nn.attention import TransformerEncoder
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.flow import ActNorm, AffineCoupling, GroupedInvertibleConv, squeeze, unsqueeze
-from jaxtts.nn.functional import dropout, split_key
+from jaxtts.nn.functional import check_dtype, dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.normalization import LayerNorm
 
@@ -44,6 +44,7 @@ class Config:
         weight_norm: False once the gains are folded into the kernels.
         inverse_only: the mixing matrices are stored inverted (`functional.store_inverse`); such a model only speaks.
         dtype: of the networks; the flow's variables, likelihoods and the alignment are float32 in any case.
+        remat: in training, keep of each encoder layer and flow block its input alone and compute the rest again.
     """
 
     num_symbols: int = 148
@@ -76,14 +77,14 @@ class Config:
     weight_norm: bool = True
     inverse_only: bool = False
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         if self.encoder not in ("transformer", "gated_conv"):
             raise ValueError(f"encoder={self.encoder!r}: use 'transformer' or 'gated_conv'")
         if self.num_speakers > 1 and self.speaker_dim <= 0:
             raise ValueError(f"num_speakers={self.num_speakers} needs speaker_dim > 0, not {self.speaker_dim}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype={self.dtype!r}: use 'float32' or 'bfloat16'")
+        check_dtype(self.dtype)
 
     @property
     def receptive_field(self) -> int:
@@ -297,6 +298,7 @@ class Encoder(nnx.Module):
                 window=c.attention_window,
                 dropout=c.encoder_dropout,
                 eps=EPS,
+                remat=c.remat,
                 rngs=rngs,
             )
         else:
@@ -388,7 +390,7 @@ class Decoder(nnx.Module):
     """The flow: squeeze, blocks of ActNorm, channel mixing and affine coupling, unsqueeze."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        self.num_squeeze = config.num_squeeze
+        self.num_squeeze, self.remat = config.num_squeeze, config.remat
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.decoder_blocks)])
 
     def forward(
@@ -398,9 +400,8 @@ class Decoder(nnx.Module):
         x, mask = squeeze(mel.astype(jnp.float32), mask, self.num_squeeze)
         log_det = jnp.zeros((mel.shape[0],))
         for block, k in zip(self.blocks, split_key(key, len(self.blocks))):
-            for layer in block.layers():
-                x, more = layer.forward(x, mask, cond, key=k)
-                log_det = log_det + more
+            x, more = remat(block.forward, self.remat)(x, mask, cond, key=k)
+            log_det = log_det + more
         return unsqueeze(x, mask, self.num_squeeze)[0], log_det
 
     def inverse(self, z: jax.Array, mask: jax.Array, cond: jax.Array | None = None) -> jax.Array:
@@ -440,6 +441,14 @@ class Block(nnx.Module):
             dtype=config.dtype,
             rngs=rngs,
         )
+
+    def forward(self, x, mask, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
+        """All three, as each of them in `nn.flow`."""
+        log_det = jnp.zeros((x.shape[0],))
+        for layer in self.layers():
+            x, more = layer.forward(x, mask, cond, key=key)
+            log_det = log_det + more
+        return x, log_det
 
     def layers(self) -> tuple[ActNorm, GroupedInvertibleConv, AffineCoupling]:
         """In the order of the forward pass."""

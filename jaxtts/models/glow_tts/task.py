@@ -75,7 +75,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
 
     def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
         params = store_inverse(fold_weight_norm(averaged_params(state, "model")))
-        return params, replace(config, weight_norm=False, inverse_only=True)
+        return params, replace(config, weight_norm=False, inverse_only=True, dtype="float32", remat=False)
 
     fields = ("text", "text_lengths", "mel", "mel_lengths") + (("speaker",) if multi else ())
     task = Task(init, supervised_step(loss, optim), eval_step, sample, fields, inference)

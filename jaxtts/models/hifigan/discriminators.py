@@ -20,26 +20,30 @@ from flax import nnx
 from jaxtts.audio.stft import stft
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.conv import Conv1d
-from jaxtts.nn.functional import Tree, weight_normed
+from jaxtts.nn.functional import Tree, remat, weight_normed
 
-Maps = list[jax.Array]  # feature maps of one sub-discriminator, the score map last
+Maps = list[jax.Array]  # feature maps of one sub-discriminator, the score map, float32, last
 SLOPE = 0.1
 EPSILON = 1e-12
 
 
 class Discriminators(nnx.Module):
-    """All families of a `GanConfig`."""
+    """All families of a `GanConfig`.
 
-    def __init__(self, config: GanConfig, *, rngs: nnx.Rngs):
+    Args:
+        dtype: of the feature maps.
+        remat: keep each sub-discriminator's wave and feature maps alone for the way back.
+    """
+
+    def __init__(self, config: GanConfig, *, dtype: str = "float32", remat: bool = False, rngs: nnx.Rngs):
         self.families = config.discriminators
+        how: dict[str, Any] = {"dtype": dtype, "remat": remat, "rngs": rngs}
         if "period" in self.families:
-            self.period = MultiPeriodDiscriminator(config.periods, config.period_channels, rngs=rngs)
+            self.period = MultiPeriodDiscriminator(config.periods, config.period_channels, **how)
         if "scale" in self.families:
-            self.scale = MultiScaleDiscriminator(
-                config.num_scales, config.scale_channels, config.scale_groups, rngs=rngs
-            )
+            self.scale = MultiScaleDiscriminator(config.num_scales, config.scale_channels, config.scale_groups, **how)
         if "resolution" in self.families:
-            self.resolution = MultiResolutionDiscriminator(config.resolutions, config.resolution_channels, rngs=rngs)
+            self.resolution = MultiResolutionDiscriminator(config.resolutions, config.resolution_channels, **how)
 
     def __call__(self, wave: jax.Array) -> dict[str, list[Maps]]:
         """[B, N] -> family -> sub-discriminator -> feature maps [rows, ..., C], the score map last."""
@@ -54,20 +58,23 @@ class MultiPeriodDiscriminator(nnx.Module):
         periods: tuple[int, ...] = (2, 3, 5, 7, 11),
         channels: tuple[int, ...] = (32, 128, 512, 1024, 1024),
         *,
+        dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.discriminators = nnx.List([PeriodDiscriminator(p, channels, rngs=rngs) for p in periods])
+        self.remat = remat
+        self.discriminators = nnx.List([PeriodDiscriminator(p, channels, dtype=dtype, rngs=rngs) for p in periods])
 
     def __call__(self, wave: jax.Array) -> list[Maps]:
         """[B, N] -> feature maps [B * p, T / p, C] of each period."""
-        return [discriminator(wave) for discriminator in self.discriminators]
+        return [remat(discriminator, self.remat)(wave) for discriminator in self.discriminators]
 
 
 class PeriodDiscriminator(nnx.Module):
     """Looks at every p-th sample."""
 
-    def __init__(self, period: int, channels: tuple[int, ...], *, rngs: nnx.Rngs):
-        self.period = period
+    def __init__(self, period: int, channels: tuple[int, ...], *, dtype: str = "float32", rngs: nnx.Rngs):
+        self.period, self.dtype = period, dtype
         strides = (3,) * (len(channels) - 1) + (1,)
         self.convs = nnx.List(
             [
@@ -81,7 +88,7 @@ class PeriodDiscriminator(nnx.Module):
         batch, period = wave.shape[0], self.period
         x = jnp.pad(wave, ((0, 0), (0, -wave.shape[1] % period)), mode="reflect")
         x = x.reshape(batch, -1, period).transpose(0, 2, 1).reshape(batch * period, -1, 1)  # [B * p, T / p, 1]
-        return _maps(x, self.convs, self.conv_post)
+        return _maps(x.astype(self.dtype), self.convs, self.conv_post)
 
 
 class MultiScaleDiscriminator(nnx.Module):
@@ -93,17 +100,23 @@ class MultiScaleDiscriminator(nnx.Module):
         channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 1024, 1024),
         groups: tuple[int, ...] = (1, 4, 16, 16, 16, 16, 1),
         *,
+        dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        self.remat = remat
         self.discriminators = nnx.List(
-            [ScaleDiscriminator(channels, groups, spectral_norm=s == 0, rngs=rngs) for s in range(num_scales)]
+            [
+                ScaleDiscriminator(channels, groups, spectral_norm=s == 0, dtype=dtype, rngs=rngs)
+                for s in range(num_scales)
+            ]
         )
 
     def __call__(self, wave: jax.Array) -> list[Maps]:
         """[B, N] -> feature maps [B, T, C] of each scale."""
         maps = []
         for discriminator in self.discriminators:
-            maps.append(discriminator(wave))
+            maps.append(remat(discriminator, self.remat)(wave))
             padded = jnp.pad(wave, ((0, 0), (2, 2)))
             last = 2 * (wave.shape[1] // 2) + 1
             wave = jnp.stack([padded[:, k : k + last : 2] for k in range(4)]).mean(0)  # of 4 at stride 2, zeros count
@@ -114,8 +127,15 @@ class ScaleDiscriminator(nnx.Module):
     """Seven convolutions over time, five of them grouped."""
 
     def __init__(
-        self, channels: tuple[int, ...], groups: tuple[int, ...], *, spectral_norm: bool = False, rngs: nnx.Rngs
+        self,
+        channels: tuple[int, ...],
+        groups: tuple[int, ...],
+        *,
+        spectral_norm: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
     ):
+        self.dtype = dtype
         widths, strides = (15, 41, 41, 41, 41, 41, 5), (1, 2, 2, 4, 4, 1, 1)
         if not len(channels) == len(groups) == len(widths):
             raise ValueError(f"scale_channels={channels}, scale_groups={groups}: give {len(widths)} of each")
@@ -130,7 +150,7 @@ class ScaleDiscriminator(nnx.Module):
         self.conv_post = conv(channels[-1], 1, 3)
 
     def __call__(self, wave: jax.Array) -> Maps:
-        return _maps(wave[..., None], self.convs, self.conv_post)
+        return _maps(wave[..., None].astype(self.dtype), self.convs, self.conv_post)
 
 
 class MultiResolutionDiscriminator(nnx.Module):
@@ -141,20 +161,25 @@ class MultiResolutionDiscriminator(nnx.Module):
         resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (2048, 512), (512, 128)),
         channels: int = 64,
         *,
+        dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.discriminators = nnx.List([ResolutionDiscriminator(*r, channels, rngs=rngs) for r in resolutions])
+        self.remat = remat
+        self.discriminators = nnx.List(
+            [ResolutionDiscriminator(*r, channels, dtype=dtype, rngs=rngs) for r in resolutions]
+        )
 
     def __call__(self, wave: jax.Array) -> list[Maps]:
         """[B, N] -> feature maps [B, T, F, C] of each resolution."""
-        return [discriminator(wave) for discriminator in self.discriminators]
+        return [remat(discriminator, self.remat)(wave) for discriminator in self.discriminators]
 
 
 class ResolutionDiscriminator(nnx.Module):
     """Two-dimensional convolutions over a magnitude spectrogram."""
 
-    def __init__(self, n_fft: int, hop_length: int, channels: int, *, rngs: nnx.Rngs):
-        self.n_fft, self.hop_length = n_fft, hop_length
+    def __init__(self, n_fft: int, hop_length: int, channels: int, *, dtype: str = "float32", rngs: nnx.Rngs):
+        self.n_fft, self.hop_length, self.dtype = n_fft, hop_length, dtype
         shapes = (((5, 7), (2, 2)), ((3, 5), (1, 2)), ((3, 5), (2, 2)), ((3, 3), (1, 2)), ((3, 3), (2, 2)))
         self.convs = nnx.List(
             [
@@ -167,7 +192,8 @@ class ResolutionDiscriminator(nnx.Module):
     def __call__(self, wave: jax.Array) -> Maps:
         spectrum = stft(wave, self.n_fft, self.hop_length)
         power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-        return _maps(jnp.sqrt(power + 1e-9)[..., None], self.convs, self.conv_post)  # [B, T, F, 1]
+        x = jnp.sqrt(power + 1e-9)[..., None].astype(self.dtype)  # [B, T, F, 1]
+        return _maps(x, self.convs, self.conv_post)
 
 
 class Conv2d(nnx.Module):
@@ -214,7 +240,7 @@ class SpectralConv1d(nnx.Module):
         """[B, T, I] -> [B, T', O]."""
         kernel = self.conv.kernel[...]
         sigma = self.right[...] @ _matrix(kernel) @ self.left[...]
-        return self.conv(x) / sigma.astype(x.dtype) + self.bias.astype(x.dtype)
+        return self.conv.convolve(x, kernel / sigma) + self.bias.astype(x.dtype)
 
 
 def power_iteration(params: Tree, rest: Tree) -> Tree:
@@ -244,4 +270,4 @@ def _maps(x: jax.Array, convs: Any, conv_post: Any) -> Maps:
     for conv in convs:
         x = jax.nn.leaky_relu(conv(x), SLOPE)
         maps.append(x)
-    return [*maps, conv_post(x)]
+    return [*maps, conv_post(x).astype(jnp.float32)]

@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.nn.conv import Conv1d, ConvTranspose1d
+from jaxtts.nn.functional import check_dtype, remat
 from jaxtts.nn.masking import masked_fill, sequence_mask
 
 SLOPE = 0.1
@@ -89,6 +90,8 @@ class Config:
         upsample_channels: channels before the first stage; each stage halves them.
         resblock_kernel_sizes, resblock_dilations: of the residual blocks, the same at every stage.
         weight_norm: False for inference with folded kernels (`nn.functional.fold_weight_norm`).
+        dtype: of the networks, discriminators included; parameters, spectra and losses are float32 in any case.
+        remat: in training, keep of each residual block and discriminator its input alone and compute the rest again.
         gan: how it is trained.
     """
 
@@ -100,9 +103,12 @@ class Config:
     resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
     resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
     weight_norm: bool = True
+    dtype: str = "float32"
+    remat: bool = False
     gan: GanConfig = field(default=GanConfig())
 
     def __post_init__(self):
+        check_dtype(self.dtype)
         if self.resblock not in (1, 2):
             raise ValueError(f"resblock={self.resblock!r} must be 1 or 2")
         if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
@@ -215,15 +221,16 @@ class Generator(nnx.Module):
         """Every stage by name: 'conv_pre', 'ups.N', 'resblocks.N' (each [B, T', C]) and 'wave' [B, T * hop]."""
         config, found = self.config, {}
         mask = None if lengths is None else sequence_mask(lengths, mel.shape[1])  # [B, T]
-        x = found["conv_pre"] = self.conv_pre(_masked(mel, mask))
+        x = found["conv_pre"] = self.conv_pre(_masked(mel.astype(config.dtype), mask))
         count = len(config.resblock_kernel_sizes)
         for n, (up, rate) in enumerate(zip(self.ups, config.upsample_rates)):
             x = found[f"ups.{n}"] = up(_masked(jax.nn.leaky_relu(x, SLOPE), mask))  # [B, T * rate, C / 2]
             mask = None if mask is None else jnp.repeat(mask, rate, axis=1)
             blocks = range(n * count, (n + 1) * count)
-            found |= {f"resblocks.{b}": self.resblocks[b](x, mask) for b in blocks}
+            found |= {f"resblocks.{b}": remat(self.resblocks[b], config.remat)(x, mask) for b in blocks}
             x = sum(found[f"resblocks.{b}"] for b in blocks) / count
-        wave = jnp.tanh(self.conv_post(_masked(jax.nn.leaky_relu(x, FINAL_SLOPE), mask)))
+        x = self.conv_post(_masked(jax.nn.leaky_relu(x, FINAL_SLOPE), mask))
+        wave = jnp.tanh(x.astype(jnp.float32))
         return found | {"wave": _masked(wave, mask)[..., 0]}
 
     def infer(self, mel: jax.Array, lengths: jax.Array | None = None, *, key: jax.Array | None = None) -> jax.Array:

@@ -35,6 +35,12 @@ class VocoderConfig(Protocol):
     @property
     def gan(self) -> GanConfig: ...
 
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def remat(self) -> bool: ...
+
 
 def default_optim(steps_per_epoch: int = 1000) -> OptimConfig:
     """The paper's optimiser, for both nets (section 3.1)."""
@@ -64,12 +70,16 @@ def vocoder_task(
     gan, spec = config.gan, config.mel
     loss_spec = spec.full_band()
     optim = optim if isinstance(optim, dict) else _both(optim, gan.pretrain_steps)
+
+    def build_discriminators(rngs: nnx.Rngs) -> Discriminators:
+        return Discriminators(gan, dtype=config.dtype, remat=config.remat, rngs=rngs)
+
     generator = functional.structure(lambda: build(nnx.Rngs(0)))[0]
-    discriminator = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))[0]
+    discriminator = functional.structure(lambda: build_discriminators(nnx.Rngs(0)))[0]
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
         key_g, key_d = jax.random.split(key)
-        nets = {"generator": build(nnx.Rngs(key_g)), "discriminator": Discriminators(gan, rngs=nnx.Rngs(key_d))}
+        nets = {"generator": build(nnx.Rngs(key_g)), "discriminator": build_discriminators(nnx.Rngs(key_d))}
         parts = {name: functional.split(net)[1:] for name, net in nets.items()}
         params = {name: part[0] for name, part in parts.items()}
         return init_state(params, optim, {name: part[1] for name, part in parts.items()})
@@ -134,7 +144,11 @@ def vocoder_task(
 
     train_step = gan_step(generate, generator_loss, discriminator_loss, optim)
     pretraining = (gan.pretrain_steps, generator_step(generate, optim["generator"])) if gan.pretrain_steps else None
-    inference = lambda state: (averaged_params(state, "generator"), config)  # noqa: E731
+
+    def inference(state: TrainState) -> tuple[Any, Any]:
+        exported = dataclasses.replace(config, dtype="float32", remat=False)  # type: ignore[type-var]
+        return averaged_params(state, "generator"), exported
+
     return Task(init, train_step, eval_step, sample, ("wave",), inference, pretraining)
 
 

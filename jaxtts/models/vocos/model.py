@@ -18,7 +18,9 @@ from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.audio.stft import overlap_add
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.conv import Conv1d
+from jaxtts.nn.functional import check_dtype, remat
 from jaxtts.nn.masking import masked_fill, sequence_mask
+from jaxtts.nn.normalization import LayerNorm
 
 MAX_MAGNITUDE = 1e2
 EPSILON = 1e-6
@@ -42,6 +44,8 @@ class Config:
         dim, intermediate_dim, num_layers: widths and number of the ConvNeXt blocks.
         n_fft: of the head's inverse STFT.
         kernel_size: of the embedding and of the depthwise convolutions, odd.
+        dtype: of the networks, discriminators included; parameters, norms, spectra and losses are float32 in any case.
+        remat: in training, keep of each block and discriminator its input alone and compute the rest again.
         gan: how it is trained.
     """
 
@@ -51,9 +55,12 @@ class Config:
     num_layers: int = 8
     n_fft: int = 1024
     kernel_size: int = 7
+    dtype: str = "float32"
+    remat: bool = False
     gan: GanConfig = field(default=VOCOS_GAN)
 
     def __post_init__(self):
+        check_dtype(self.dtype)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={self.kernel_size} must be odd")
         if self.n_fft % 2 or (self.n_fft - self.mel.hop_length) % 2 or self.n_fft < 2 * self.mel.hop_length:
@@ -83,17 +90,17 @@ class Vocos(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
         self.config = config
         self.embed = _conv(config.mel.num_bins, config.dim, config.kernel_size, rngs=rngs)
-        self.norm = _norm(config.dim, rngs)
+        self.norm = LayerNorm(config.dim, eps=EPSILON)
         self.blocks = nnx.List([ConvNextBlock(config, rngs=rngs) for _ in range(config.num_layers)])
-        self.final_norm = _norm(config.dim, rngs)
+        self.final_norm = LayerNorm(config.dim, eps=EPSILON)
         self.head = Conv1d(config.dim, config.n_fft + 2, rngs=rngs)  # log magnitude | phase
 
     def __call__(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """[B, T, M] (and frames [B]) -> wave [B, T * hop], zero behind the lengths."""
         mask = None if lengths is None else sequence_mask(lengths, mel.shape[1])  # [B, T]
-        x = self.norm(self.embed(_masked(mel, mask)))  # [B, T, C]
+        x = self.norm(self.embed(_masked(mel.astype(self.config.dtype), mask)))  # [B, T, C]
         for block in self.blocks:
-            x = block(x, mask)
+            x = remat(block, self.config.remat)(x, mask)
         return self._synthesize(self.head(self.final_norm(x)).astype(jnp.float32), mask)
 
     def infer(self, mel: jax.Array, lengths: jax.Array | None = None, *, key: jax.Array | None = None) -> jax.Array:
@@ -119,7 +126,7 @@ class ConvNextBlock(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
         dim = config.dim
         self.depthwise = _conv(dim, dim, config.kernel_size, groups=dim, rngs=rngs)
-        self.norm = _norm(dim, rngs)
+        self.norm = LayerNorm(dim, eps=EPSILON)
         self.expand = _conv(dim, config.intermediate_dim, rngs=rngs)
         self.contract = _conv(config.intermediate_dim, dim, rngs=rngs)
         self.scale = nnx.Param(jnp.full((dim,), 1.0 / config.num_layers))
@@ -136,10 +143,6 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: 
     conv = Conv1d(in_channels, out_channels, kernel_size, groups=groups, kernel_init=init, rngs=rngs)
     conv.bias = nnx.Param(jnp.zeros(out_channels))
     return conv
-
-
-def _norm(dim: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(dim, epsilon=EPSILON, use_fast_variance=False, rngs=rngs)
 
 
 def _masked(x: jax.Array, mask: jax.Array | None) -> jax.Array:
