@@ -4,7 +4,8 @@ Each subcommand is a module in commands/ with `HELP`, `EXAMPLES`, `add_arguments
 that is asked for is imported. Arguments are read with argparse; `train` alone, whose start does not count, uses tyro:
 importing it and reading the arguments of `say` with it takes 0.12 s of CPU time, a tenth of a whole warm start.
 
-Exit codes: 0 done, 1 training failed, 2 bad input (one sentence on stderr, no file half written), 130 interrupted.
+Exit codes: 0 done, 1 training failed or `check-data` refuses the corpus, 2 bad input (one sentence on stderr, no file
+half written), 130 interrupted.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from typing import NoReturn
 COMMANDS = {
     "say": "speak a text into a sound file",
     "train": "train a model on a folder of recordings and texts",
+    "check-data": "find what in a corpus cannot be trained on, and why",
+    "prepare": "turn a corpus into the records that training reads",
     "vocode": "turn a mel spectrogram, or a recording's, back into sound",
     "export-voice": "make a voice folder of two trained models",
     "import-weights": "bring a checkpoint of another toolkit here",
@@ -105,5 +108,4 @@ def _run(argv: list[str]) -> int:
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    module.run(parser.parse(rest))
-    return 0
+    return module.run(parser.parse(rest)) or 0

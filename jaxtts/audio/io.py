@@ -39,13 +39,23 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return soxr.resample(samples, rate, new_rate, quality="VHQ")
 
 
-def _truncated_wav(path: Path) -> bool:
+class Truncated(ValueError):
+    """A sound file that ends before the samples its header promises."""
+
+
+def _promised(path: Path) -> int:
+    """Samples (per channel) that a wav's header promises; 0 where it does not say (a pipe wrote it) or is none."""
     with open(path, "rb") as file:
-        head = file.read(8)
-    if len(head) < 8 or head[:4] != b"RIFF":
-        return False
-    size = struct.unpack("<I", head[4:])[0]
-    return 0 < size < 0x7FFF0000 and size + 8 > path.stat().st_size  # larger: written by a pipe that could not know
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return 0
+        block = 0
+        while len(head := file.read(8)) == 8:
+            name, size = head[:4], struct.unpack("<I", head[4:])[0]
+            if name == b"data":
+                return size // block if block and size < 0x7FFF0000 else 0
+            body = file.read(size + size % 2)
+            block = struct.unpack("<H", body[12:14])[0] if name == b"fmt " and len(body) >= 14 else block
+    return 0
 
 
 def load(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[np.ndarray, int]:
@@ -60,7 +70,8 @@ def load(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a sound file, is cut off, holds no samples or some that are no numbers.
+        Truncated: it is cut off, a ValueError that says by how much.
+        ValueError: it is not a sound file, holds no samples or some that are no numbers.
     """
     import soundfile
 
@@ -72,8 +83,9 @@ def load(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
             samples, rate, expected = file.read(dtype="float32", always_2d=True), file.samplerate, file.frames
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path}: cannot be read as sound ({error.error_string})") from error
-    if _truncated_wav(path) or len(samples) < expected:
-        raise ValueError(f"{path}: the file is cut off; only {len(samples)} samples are there")
+    expected = max(expected, _promised(path))
+    if len(samples) < expected:
+        raise Truncated(f"{path}: the file is cut off: it promises {expected} samples, {len(samples)} are there")
     if not len(samples):
         raise ValueError(f"{path}: the file holds no samples")
     samples = samples.mean(axis=1, dtype=np.float32)  # [N, channels] -> [N]

@@ -28,7 +28,8 @@ class Dataset:
         ids: of the utterances in this part [N].
         symbols, frames, samples, speaker: lengths and speaker of each [N].
         rows: the place of each in the records [N].
-        rejected: what preparing left out: dicts of id, path and reason.
+        rejected: what preparing left out: dicts of id, path, kind and reason, see `check`.
+        warnings: sentences about what was not left out.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Dataset:
     speaker: np.ndarray
     rows: np.ndarray
     rejected: tuple[dict[str, str], ...]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> "Dataset":
@@ -59,6 +61,7 @@ class Dataset:
             path, MelSpec.from_dict(index["mel"]), TextSpec.from_dict(index["text"]), tuple(index["speakers"]),
             np.array(index["ids"]), **columns, rows=np.arange(len(index["ids"])),
             rejected=tuple(json.loads((path / REJECTED).read_text(encoding="utf-8"))),
+            warnings=tuple(index.get("warnings", ())),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -102,6 +105,8 @@ class Dataset:
             lines.append(f"{len(self.rejected)} of {total} rejected, listed in {self.path / REJECTED}:")
             lines += [f"  {r['id']}: {r['reason']}" for r in self.rejected[:10]]
             lines += ["  ..."] * (len(self.rejected) > 10)
+        if self.warnings:
+            lines.append(f"{len(self.warnings)} warnings, the first: {self.warnings[0]}")
         return "\n".join(lines)
 
     @functools.cached_property

@@ -83,7 +83,7 @@ def test_rejected_items_are_listed_with_reasons(dataset):
     reasons = {r["id"]: r["reason"] for r in dataset.rejected}
     assert set(reasons) == {"short", "tiny", "odd", "broken", "gone"}
     assert "frames are too few for" in reasons["short"]
-    assert "samples are too few" in reasons["tiny"]
+    assert "shorter than one window" in reasons["tiny"]
     assert "Ω" in reasons["odd"]
     assert "broken.wav" in reasons["broken"] and "no such sound file" in reasons["gone"]
     assert json.loads((dataset.path / "rejected.json").read_text())[0]["path"].endswith("short.wav")
