@@ -60,6 +60,7 @@ class Recipe:
         log_every, eval_every, sample_every, save_every: intervals in steps, see `train.loop.fit`.
         keep: number of checkpoints kept.
         seed: of parameters, order of the data and each step's randomness.
+        fsdp: devices that share one copy of the state (1: each has its own), see `train.sharding`.
     """
 
     name: str
@@ -73,12 +74,15 @@ class Recipe:
     save_every: int = 1000
     keep: int = 3
     seed: int = 0
+    fsdp: int = 1
 
     def __post_init__(self):
         if self.name not in registry.MODELS:
             raise ValueError(f"name={self.name!r} is not a model; use one of {', '.join(registry.MODELS)}")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps}: give at least 1")
+        if self.fsdp < 1:
+            raise ValueError(f"fsdp={self.fsdp}: give at least 1")
         facts = {"num_symbols": len(self.data.text.symbols), "num_mels": self.data.mel.num_bins, "mel": self.data.mel}
         for field_name, value in facts.items():
             if getattr(self.model, field_name, value) != value:

@@ -48,7 +48,13 @@ class Train:
     jobs: Number = None
     """Processes that prepare the corpus; by default one per CPU."""
     distributed: bool = False
-    """One of several processes of a TPU pod or a cluster: calls jax.distributed.initialize()."""
+    """One of several processes of a TPU pod or a cluster (Slurm, Open MPI, Kubernetes) that tells which one."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """One of several processes anywhere: the address at which the first one listens; the same command on each."""
+    num_processes: Number = None
+    """With --coordinator: how many processes there are."""
+    process_id: Number = None
+    """With --coordinator: which one this is, from 0."""
 
     def __call__(self) -> None:
         """Runs it."""
@@ -67,13 +73,14 @@ def train(args: Train) -> None:
     from jaxtts.data.batches import batches, bucket_shapes
     from jaxtts.synth.executables import use_persistent_cache
     from jaxtts.train.loop import fit, say
+    from jaxtts.train.sharding import data_mesh
 
     recipe = changed_recipe(args)
     use_persistent_cache()
-    if args.distributed:
-        jax.distributed.initialize()
+    join(args)
     if recipe.data.batch_size % jax.device_count():
         raise ValueError(f"data.batch_size={recipe.data.batch_size}: the {jax.device_count()} devices must divide it")
+    mesh = data_mesh(fsdp=recipe.fsdp)
     dataset = prepared(args, recipe)
     say(dataset.summary())
     if 1 < getattr(recipe.model, "num_speakers", 1) != len(dataset.speakers):
@@ -94,7 +101,7 @@ def train(args: Train) -> None:
     say(
         f"{len(training)} to train on, {len(held_out)} held out; {loader.batches_per_epoch:.1f} batches per epoch, "
         f"shapes (frames, symbols) {' '.join(map(str, loader.buckets))}\n"
-        f"{jax.device_count()} device(s): {jax.devices()[0].device_kind}"
+        f"{jax.device_count()} device(s) in {jax.process_count()} process(es): {jax.devices()[0].device_kind}"
     )
     fit(
         task,
@@ -105,6 +112,7 @@ def train(args: Train) -> None:
         shown=shown,
         seed=recipe.seed,
         start_from=args.start_from,
+        mesh=mesh,
         log_every=recipe.log_every,
         eval_every=recipe.eval_every,
         sample_every=recipe.sample_every,
@@ -115,6 +123,27 @@ def train(args: Train) -> None:
         audio_seconds=lambda batch: jax.process_count() * seconds(batch, dataset.mel),
         sample_rate=dataset.mel.sample_rate,
     )
+
+
+def join(args: Train) -> None:
+    """Meets the other processes, if there are any.
+
+    Raises:
+        ValueError: the flags do not say which process this is, or the others do not come.
+    """
+    import jax
+
+    several = (args.coordinator, args.num_processes, args.process_id)
+    if any(x is not None for x in several):
+        if None in several:
+            raise ValueError("coordinator, num_processes and process_id belong together: give all three")
+    elif not args.distributed:
+        return
+    try:
+        jax.distributed.initialize(*several, heartbeat_timeout_seconds=60)
+    except (RuntimeError, ValueError) as error:
+        where = args.coordinator or "the cluster's environment"
+        raise ValueError(f"the processes did not meet ({where}): {' '.join(str(error).split())[:300]}") from error
 
 
 def changed_recipe(args: Train) -> "Recipe":

@@ -2,13 +2,14 @@
 
     state = fit(task, batches, steps=1000, workdir="runs/x")
 
-The same call goes on from the newest checkpoint in `workdir`. Step n draws its randomness from (seed, n) alone, and
-the position of the loader is part of the checkpoint, so a run that was stopped gives the numbers of one that was not.
-The host never waits for a step's result before it sends the next one; metrics are fetched every `log_every` steps.
+The same call goes on from the newest whole checkpoint in `workdir`. Step n draws its randomness from (seed, n) alone,
+and the position of the loader and the metrics that wait for the next report are part of the checkpoint, so a run that
+was killed gives the numbers of one that was not, to the last bit. Everything is compiled before the first step. The
+host never waits for a step's result before it sends the next one; metrics are fetched every `log_every` steps.
 """
 
 import itertools
-import math
+import os
 import signal
 import sys
 import threading
@@ -19,17 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import reached_preemption_sync_point
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxtts.nn.functional import count_parameters
-from jaxtts.train.checkpoint import Checkpoints, export
+from jaxtts.train.checkpoint import Checkpoints, checksum, export
+from jaxtts.train.compilation import Compilations, Program, compile_all, memory, peak_flops
 from jaxtts.train.metrics import Log
-from jaxtts.train.sharding import data_mesh, local, put_batch, put_state, replicated
+from jaxtts.train.sharding import (
+    data_mesh,
+    local,
+    put_batch,
+    put_state,
+    replicated,
+    state_shardings,
+    whole_batch,
+)
 from jaxtts.train.state import Batch, Task, TrainState
 
 IN_FLIGHT = 2  # steps sent to the devices ahead of the one that is known to be done
+MAX_SKIPPED = 10  # steps in a row that may be left out for values that are not finite
+BAD = "not_finite"  # the metric that says so, beside the task's own
 
 
 def fit(
@@ -55,13 +69,15 @@ def fit(
 ) -> TrainState:
     """Trains `task` until `steps` steps are done, from the newest checkpoint in `workdir` if there is one.
 
-    SIGTERM, the first Ctrl-C and the last step save and return.
+    SIGTERM, the first Ctrl-C and the last step save and return. A step whose loss or gradient is not finite changes
+    nothing; its utterances are named on stderr and in metrics.jsonl.
 
     Args:
         task: the pure functions of one model.
-        batches: endless, dicts of arrays [B, ...] that have the task's fields, and perhaps 'ids'. An iterator with
-            `get_state()` (JSON-ready) and `set_state(...)` goes on where the checkpoint says; another one must
-            begin anew, always in the same order, and is wound forward.
+        batches: endless, dicts of arrays [B, ...] that have the task's fields, and perhaps 'ids', 'batch_ids'. An
+            iterator with `get_state()` (JSON-ready) and `set_state(...)` goes on where the checkpoint says; another
+            one must begin anew, always in the same order, and is wound forward. If it has `examples()`, one batch of
+            each shape, all is compiled before the first step; otherwise each shape when it comes.
         steps: number of steps of the whole run.
         workdir: gets checkpoints/, metrics.jsonl, tensorboard/, pictures/, sounds/, config.json, model.safetensors.
         held_out: batches for `eval_step`; each `iter()` of it gives them anew.
@@ -73,37 +89,53 @@ def fit(
         recipe: JSON stored in each checkpoint.
         audio_seconds: batch -> seconds of audio in it, for the throughput.
         sample_rate: of the sounds in the log.
-        mesh: devices with the axis 'data'; all there are by default.
+        mesh: devices with the axes 'data' and 'fsdp', see `sharding.data_mesh`; all there are by default.
         start_from: workdir of another run of this model, whose parameters a new run begins with.
 
     Raises:
-        ValueError: a batch lacks a field; no batches.
-        FloatingPointError: a loss or gradient is not finite; the message names the step and the utterances.
+        ValueError: a batch lacks a field; no batches; the checkpoints belong to another model or seed.
+        FloatingPointError: ten steps in a row were not finite; the message names the last one's utterances.
+        OSError: the disk refuses; the checkpoints that are there stay intact.
     """
     facts = {"description": description or {}, "recipe": recipe}
     run = _Run(task, Path(workdir), mesh or data_mesh(), seed, facts, keep)
-    try:
-        run.begin(batches, start_from)
-        if run.step >= steps:
-            say(f"{workdir} is at step {run.step} already; give a larger steps than {steps} to go on")
-        run.log = Log(workdir, run.step, sample_rate) if run.chief else None
-        with _Stop() as stop, run.progress(steps):
-            while run.step < steps and not stop.requested:
-                run.advance(audio_seconds)
-                for every, act in (
-                    (log_every, run.report),
-                    (eval_every, lambda: run.evaluate(held_out)),
-                    (sample_every, lambda: run.sample(shown or next(iter(held_out), None))),
-                    (save_every, run.save),
-                ):
-                    if every and run.step % every == 0:
-                        act()
-            run.save()
-        if run.step < steps:
-            say(f"stopped at step {run.step}; the same command goes on from there")
-        return run.state
-    finally:
-        run.close()
+    with Compilations() as run.compilations:
+        try:
+            run.reports = log_every > 0
+            run.begin(batches, start_from)
+            if shown is None and (first := next(iter(held_out), None)) is not None:
+                shown = whole_batch(run.fields(first))
+            if run.step >= steps:
+                say(f"{workdir} is at step {run.step} already; give a larger steps than {steps} to go on")
+                run.warm_up((), (), None)
+            else:
+                run.log = Log(workdir, run.step, sample_rate) if run.chief else None
+                run.warm_up(batches, held_out if eval_every else (), shown if sample_every else None)
+            with _Stop() as stop, run.progress(steps):
+                while run.step < steps and not stop.requested(run.step):
+                    run.advance(audio_seconds)
+                    for every, act in (
+                        (log_every, run.report),
+                        (eval_every, lambda: run.evaluate(held_out)),
+                        (sample_every, lambda: run.sample(shown)),
+                        (save_every, run.save),
+                    ):
+                        if every and run.step % every == 0:
+                            act()
+                if run.step >= steps:
+                    run.report()
+                run.save()
+                run.export()
+            if run.step < steps:
+                say(f"stopped at step {run.step}; the same command goes on from there")
+            run.checkpoints.wait()
+            return run.state
+        except OSError as error:
+            if error.filename is None and error.errno is not None:  # a write that failed does not name its file
+                raise OSError(error.errno, error.strerror, str(workdir)) from error
+            raise
+        finally:
+            run.close()
 
 
 def say(message: str) -> None:
@@ -118,6 +150,8 @@ class _Run:
     state: TrainState
     batches: Iterator[Batch]
     bar: tqdm
+    compilations: Compilations
+    reports: bool
 
     def __init__(self, task: Task, workdir: Path, mesh: Mesh, seed: int, facts: dict[str, Any], keep: int):
         self.task, self.workdir, self.mesh, self.seed, self.facts = task, workdir, mesh, seed, facts
@@ -126,24 +160,18 @@ class _Run:
         self.checkpoints = Checkpoints(workdir, keep)
         self.init_key, self.step_key, self.eval_key = jax.random.split(jax.random.key(seed), 3)
         self.step = 0
-        self.shapes: set[Any] = set()
-        self.window: list[tuple[int, Any, dict[str, jax.Array]]] = []  # step, ids, metrics still on the devices
-        self.flying: deque[Any] = deque()
-        self.started, self.waited, self.seconds = time.perf_counter(), 0.0, 0.0
+        self.window: list[tuple[int, dict[str, Any]]] = []  # step, metrics; those of the last steps on the devices
+        self.flying: deque[tuple[int, Batch, dict[str, jax.Array]]] = deque()
+        self.skipped = 0  # in a row
+        self.exported: int | None = None
+        self.pretrain_steps = task.pretraining[0] if task.pretraining is not None else 0
+        self.config: Any = None
+        self.warm, self.compiled_before = False, 0
+        self.clock()
 
-        everywhere = replicated(mesh)
-
-        def compiled(step: Callable[..., Any]) -> Callable[..., Any]:
-            def keyed(state: TrainState, batch: Batch, key: jax.Array):
-                return step(state, batch, jax.random.fold_in(key, state.step))
-
-            return jax.jit(keyed, donate_argnums=0, out_shardings=everywhere)
-
-        self.train_step = compiled(task.train_step)
-        self.pretrain_steps, self.pretrain_step = 0, self.train_step
-        if task.pretraining is not None:
-            self.pretrain_steps, self.pretrain_step = task.pretraining[0], compiled(task.pretraining[1])
-        self.eval_step = jax.jit(task.eval_step, out_shardings=everywhere)
+    def clock(self) -> None:
+        """Begins to measure throughput anew."""
+        self.started, self.waited, self.seconds, self.flops, self.timed = time.perf_counter(), 0.0, 0.0, 0.0, 0
 
     def begin(self, batches: Iterable[Batch], start_from: str | Path | None) -> None:
         """Restores the newest checkpoint, or makes a state from the first batch (and another run's parameters)."""
@@ -154,30 +182,95 @@ class _Run:
             self.batches = itertools.chain([first], self.batches)
         else:
             self.batches.set_state(start)  # type: ignore
-        latest = self.checkpoints.latest()
-        if latest is None:
+        if self.checkpoints.latest() is None:
             if start_from is not None and not (Path(start_from) / "checkpoints").is_dir():
                 raise ValueError(f"start_from={start_from} is no run: it holds no checkpoints/")
             began = time.perf_counter()
-            self.state = put_state(self.task.init(self.init_key, self.fields(first)), self.mesh)
+            self.state = put_state(self.task.init(self.init_key, whole_batch(self.fields(first))), self.mesh)
             if start_from is not None:
-                others = Checkpoints(start_from)
-                state = others.restore(self.state, self.mesh)
+                others = Checkpoints(start_from, read_only=True)
+                state, _, _ = others.restore(self.state, self.mesh)
                 others.close()
                 self.state = self.state._replace(params=state.params, rest=state.rest)
                 say(f"began with the parameters of {start_from}, step {int(state.step)}")
             say(f"initialised in {time.perf_counter() - began:.1f} s: {describe(self.state)}")
-            return
-        meta = self.checkpoints.meta()
-        if meta["seed"] != self.seed:
-            raise ValueError(f"seed={self.seed}: the run in {self.workdir} has seed {meta['seed']}; take that one")
-        like = jax.eval_shape(self.task.init, self.init_key, self.fields(first))
-        self.state, self.step = self.checkpoints.restore(like, self.mesh), latest
-        if start is None:
-            next(itertools.islice(self.batches, latest, latest), None)
         else:
-            self.batches.set_state(meta["loader"])  # type: ignore
-        say(f"going on from step {latest}: {describe(self.state)}")
+            like = jax.eval_shape(self.task.init, self.init_key, self.fields(first))
+            self.state, meta, damaged = self.checkpoints.restore(like, self.mesh)
+            if meta["seed"] != self.seed:
+                raise ValueError(f"seed={self.seed}: the run in {self.workdir} has seed {meta['seed']}; take that one")
+            self.step, self.skipped = int(self.state.step), meta["skipped"]
+            self.window = [(step, metrics) for step, metrics in meta["window"]]
+            if start is None:
+                next(itertools.islice(self.batches, self.step, self.step), None)
+            else:
+                self.batches.set_state(meta["loader"])  # type: ignore
+            for step, reason in damaged.items():
+                say(f"the checkpoint of step {step} is damaged ({reason}); that of step {self.step} is used")
+            if damaged:
+                say(f"moved the damaged ones to {self.checkpoints.set_aside(list(damaged))}")
+            say(f"going on from step {self.step}: {describe(self.state)}")
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Makes the programs of the run; nothing is compiled yet."""
+        everywhere = replicated(self.mesh)
+
+        def gathered(state: TrainState) -> TrainState:
+            return state._replace(params=jax.lax.with_sharding_constraint(state.params, everywhere))
+
+        def training(step: Callable[..., Any]) -> Callable[..., Any]:
+            def keyed(state: TrainState, batch: Batch, key: jax.Array):
+                new, metrics = step(gathered(state), batch, jax.random.fold_in(key, state.step))
+                finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in metrics.values()]).all()
+                return new, metrics | {BAD: ~finite | (metrics.get("skipped", 0) != 0)}
+
+            return keyed
+
+        def evaluation(state: TrainState, batch: Batch, key: jax.Array, number: jax.Array):
+            return self.task.eval_step(gathered(state), batch, jax.random.fold_in(key, number))
+
+        def inference(state: TrainState, batch: Batch):
+            params, self.config = self.task.inference(gathered(state))
+            return params
+
+        shardings = state_shardings(self.state, self.mesh), everywhere
+        options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": shardings}
+        self.train_step = Program("training step", training(self.task.train_step), **options)
+        self.pretrain_step = self.train_step
+        if self.task.pretraining is not None:
+            self.pretrain_step = Program("pretraining step", training(self.task.pretraining[1]), **options)
+        options = {"out_shardings": everywhere}
+        self.eval_step = Program("evaluation", evaluation, **options)
+        self.show = Program("sample", lambda s, b, key: self.task.sample(gathered(s), b, key), **options)
+        self.infer = Program("export", inference, **options)
+        self.sum = Program("checksum", lambda state, batch: checksum(state), **options)
+
+    def warm_up(self, batches: Any, held_out: Any, shown: Batch | None) -> None:
+        """Compiles whatever will run; without `examples()` only what does not depend on the batches' shapes."""
+        began = time.perf_counter()
+        programs = {self.train_step, self.pretrain_step} if self.step < self.pretrain_steps else {self.train_step}
+        trained = [put_batch(self.fields(x), self.mesh) for x in examples(batches)]
+        evaluated = [put_batch(self.fields(x), self.mesh) for x in examples(held_out)]
+        number = np.int32(0)
+        steps = [program.lower(self.state, x, self.step_key) for program in programs for x in trained]
+        others = [self.eval_step.lower(self.state, x, self.eval_key, number) for x in evaluated]
+        if shown is not None:
+            others.append(self.show.lower(self.state, put_batch(self.fields(shown), self.mesh, True), self.eval_key))
+        others += [program.lower(self.state, {}) for program in (self.infer, self.sum)]
+        if steps:
+            say(f"compiling {len(trained)} shapes of batches: {len(steps)} training steps, {len(others)} others")
+        need = max([memory(program) for program in compile_all([*steps, *others])[: len(steps)]], default=0)
+        self.export()
+        if steps:
+            self.warm = True
+            say(
+                f"compiled in {time.perf_counter() - began:.0f} s"
+                + f"; the largest step needs {need / 2**20:,.0f} MiB on a device" * bool(need)
+            )
+        self.compiled_before = self.compilations.count
+        self.peak = peak_flops() * jax.process_count()
+        self.clock()
 
     def position(self) -> Any:
         """Where the loader stands, or None if it cannot tell."""
@@ -194,63 +287,100 @@ class _Run:
             raise ValueError(f"the batch has no {', '.join(missing)}; it has {', '.join(batch)}")
         return {name: batch[name] for name in self.task.fields}
 
+    def run(self, program: Program, batch: Batch, *args: Any) -> Any:
+        """Calls a program; where it does not know the batch's shapes, it is compiled and told."""
+        if not program.knows(batch):
+            began = time.perf_counter()
+            shapes = ", ".join(f"{name} {list(np.shape(x))}" for name, x in sorted(batch.items()))
+            say(f"compiling the {program.name} for {shapes}" + " after the warm-up" * self.warm)
+            program.lower(self.state, batch, *args)()
+            took = time.perf_counter() - began
+            say(f"compiled in {took:.1f} s")
+            self.started += took  # so that throughput and the expected end are those of a warm run
+            self.compiled_before = self.compilations.count
+            self.bar.unpause()
+        return program(self.state, batch, *args)
+
     def advance(self, audio_seconds: Callable[[Batch], float] | None) -> None:
         """Sends one step to the devices."""
         if 0 < self.step == self.pretrain_steps:
             self.report()  # the metrics of the two kinds of steps do not mix
-            self.shapes.clear()
         began = time.perf_counter()
         batch = self.next_batch()
         self.waited += time.perf_counter() - began
         self.seconds += audio_seconds(batch) if audio_seconds else 0.0
-        fields = self.fields(batch)
-        shapes = {name: np.shape(x) for name, x in sorted(fields.items())}
-        new = tuple(shapes.items()) not in self.shapes
-        if new:
-            self.shapes.add(tuple(shapes.items()))
-            say(f"compiling for {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}")
-        began = time.perf_counter()
-        step = self.pretrain_step if self.step < self.pretrain_steps else self.train_step
-        self.state, metrics = step(self.state, put_batch(fields, self.mesh), self.step_key)
-        if new:
-            took = time.perf_counter() - began
-            say(f"compiled in {took:.1f} s; {len(self.shapes)} shapes so far")
-            self.started += took  # so that throughput and the expected end are those of a warm run
-            self.bar.unpause()
-        self.window.append((self.step + 1, batch.get("ids", ()), metrics))
-        self.flying.append(metrics)
-        if len(self.flying) > IN_FLIGHT:
-            jax.block_until_ready(self.flying.popleft())
+        program = self.pretrain_step if self.step < self.pretrain_steps else self.train_step
+        fields = put_batch(self.fields(batch), self.mesh)
+        self.state, metrics = self.run(program, fields, self.step_key)
+        self.flops += program.flops(fields)
         self.step += 1
+        self.timed += 1
+        self.flying.append((self.step, batch, metrics))
+        self.land(IN_FLIGHT)
         self.bar.update()
 
+    def land(self, flying: int = 0) -> None:
+        """Waits for all steps but the last `flying` ones, and looks whether they were finite.
+
+        Raises:
+            FloatingPointError: too many in a row were not.
+        """
+        while len(self.flying) > flying:
+            step, batch, metrics = self.flying.popleft()
+            if not bool(metrics[BAD]):
+                self.skipped = 0
+                if self.reports:
+                    self.window.append((step, metrics))
+                continue
+            self.skipped += 1
+            values = jax.device_get(metrics)
+            names = [n for n, x in values.items() if not np.isfinite(x).all()] or ["a gradient"]
+            ids = [str(i) for i in batch.get("batch_ids", batch.get("ids", ()))]
+            what = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not finite"
+            whose = f"step {step}, utterances {' '.join(ids) or 'unnamed'}"
+            say(f"{what} in {whose}" + "; the step is left out" * bool(values.get("skipped")))
+            if self.log:
+                self.log.line(step, {"skipped": ids, BAD: names})
+            if self.skipped >= MAX_SKIPPED:
+                saved = self.checkpoints.latest()
+                intact = f"the checkpoint of step {saved} is intact" if saved is not None else "no checkpoint yet"
+                raise FloatingPointError(
+                    f"{MAX_SKIPPED} steps in a row were left out: {what} in {whose}; {intact}. Look at these "
+                    "utterances, or lower the learning rate"
+                )
+
     def report(self) -> None:
-        """Fetches the metrics since the last report, checks them, and writes their means."""
+        """Writes the means of the metrics since the last report."""
+        self.land()
         if not self.window:
             return
-        fetched = jax.device_get([metrics for *_, metrics in self.window])
-        for (step, ids, _), metrics in zip(self.window, fetched, strict=True):
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad or metrics.get("skipped"):
-                saved = self.checkpoints.latest()
-                raise FloatingPointError(
-                    f"{', '.join(bad) or 'a gradient'} is not finite in step {step}, utterances "
-                    f"{' '.join(map(str, ids)) or 'unnamed'}; "
-                    + (f"the checkpoint of step {saved} is intact" if saved is not None else "no checkpoint yet")
-                )
-        means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in sorted(fetched[0])}
-        now = time.perf_counter()
-        wall = max(now - self.started, 1e-9)
-        means |= {"steps_per_second": len(self.window) / wall, "loader_wait": self.waited / wall}
+        fetched = self.fetched()
+        names = sorted(fetched[0].keys() - {BAD, "skipped"})
+        means = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in names}
+        wall = max(time.perf_counter() - self.started, 1e-9)
+        means |= {"steps_per_second": self.timed / wall, "loader_wait": self.waited / wall}
         if self.seconds:
             means["audio_seconds_per_second"] = self.seconds / wall
-        self.window, self.started, self.waited, self.seconds = [], now, 0.0, 0.0
+        means |= {"flop_utilisation": self.flops / wall / self.peak}
+        means |= {"compilations": self.compilations.count - self.compiled_before}
+        if self.warm and means["compilations"]:
+            say(f"step {self.step}: {means['compilations']} compilations after the warm-up")
+        self.window, self.compiled_before = [], self.compilations.count
+        self.clock()
         shown = {name: f"{v:.3f}" for name, v in means.items() if name.startswith("loss")}
         if "audio_seconds_per_second" in means:
             shown["audio"] = f"{means['audio_seconds_per_second']:.0f}x"
-        self.bar.set_postfix(shown | {"wait": f"{means['loader_wait']:.0%}"}, refresh=False)
+        shown |= {"wait": f"{means['loader_wait']:.0%}", "util": f"{means['flop_utilisation']:.0%}"}
+        self.bar.set_postfix(shown, refresh=False)
         if self.log:
             self.log.scalars(self.step, means)
+
+    def fetched(self) -> list[dict[str, float]]:
+        """The metrics of the window as numbers, and the window made of them."""
+        values = jax.device_get([metrics for _, metrics in self.window])
+        numbers = [{name: float(x) for name, x in sorted(metrics.items())} for metrics in values]
+        self.window = [(step, metrics) for (step, _), metrics in zip(self.window, numbers, strict=True)]
+        return numbers
 
     def evaluate(self, held_out: Iterable[Batch]) -> None:
         """Means of the metrics over the held-out batches, as 'eval/...'."""
@@ -258,33 +388,45 @@ class _Run:
         results = []
         for i, batch in enumerate(held_out):
             fields = put_batch(self.fields(batch), self.mesh)
-            results.append(self.eval_step(self.state, fields, jax.random.fold_in(self.eval_key, i)))
+            results.append(self.run(self.eval_step, fields, self.eval_key, np.int32(i)))
         if not results:
             return
         fetched = jax.device_get(results)
-        means = {f"eval/{name}": float(np.mean([r[name] for r in fetched])) for name in sorted(fetched[0])}
+        means = {f"eval/{name}": float(np.mean([float(r[name]) for r in fetched])) for name in sorted(fetched[0])}
         say(f"step {self.step}: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
         if self.log:
             self.log.scalars(self.step, means)
-        self.started = time.perf_counter()
+        self.clock()
 
     def sample(self, batch: Batch | None) -> None:
-        """Lets the task show what it does with a batch; in the first process alone."""
+        """Lets the task show what it does with a batch."""
         self.report()
-        if self.log and batch is not None:
-            self.log.media(self.step, self.task.sample(local(self.state), self.fields(batch), self.eval_key))
-            self.started = time.perf_counter()
+        if batch is None:
+            return
+        media = self.run(self.show, put_batch(self.fields(batch), self.mesh, whole=True), self.eval_key)
+        if self.log:
+            self.log.media(self.step, jax.device_get(local(media)))
+        self.clock()
 
     def save(self) -> None:
-        """Checkpoint and exported model, after a look at the metrics that are still on the devices."""
-        self.report()
+        """Checkpoint and exported model; the metrics that wait for a report go along."""
+        self.land()
+        self.checkpoints.check()
         if self.checkpoints.latest() == self.step:
             return
-        meta = {"seed": self.seed, "loader": self.position()} | self.facts
-        self.checkpoints.save(self.state, meta)
+        self.fetched()
+        meta = {"seed": self.seed, "loader": self.position(), "window": self.window, "skipped": self.skipped}
+        self.checkpoints.save(self.state, int(self.run(self.sum, {})), meta | self.facts)
+        self.export()
+
+    def export(self) -> None:
+        """The model for use outside training, unless this step's is there."""
+        if self.exported == self.step:
+            return
+        params = self.run(self.infer, {})
         if self.chief:
-            params, config = self.task.inference(local(self.state))
-            export(self.workdir, params, config, self.facts["description"] | {"step": self.step})
+            export(self.workdir, local(params), self.config, self.facts["description"] | {"step": self.step})
+        self.exported = self.step
 
     def progress(self, steps: int) -> tqdm:
         """The bar on stderr; where that is a file, a line each half minute."""
@@ -301,6 +443,11 @@ class _Run:
             self.log.close()
 
 
+def examples(batches: Any) -> list[Batch]:
+    """A batch of each shape, where the loader can tell."""
+    return batches.examples() if hasattr(batches, "examples") else []
+
+
 class _Lines:
     """Where stderr is a file, each state of the bar gets a line of its own."""
 
@@ -313,20 +460,29 @@ class _Lines:
 
 
 class _Stop:
-    """While entered, SIGTERM and SIGINT ask for an orderly end; a second one ends at once."""
+    """While entered, SIGTERM and the first Ctrl-C ask for an orderly end; a second Ctrl-C ends at once.
 
-    requested = False
+    Of several processes one that is told to end tells the others (jax.distributed listens to SIGTERM), and all of them
+    stop behind the same step.
+    """
 
     def __enter__(self) -> "_Stop":
-        self._before = {}
+        self._before, self._asked = {}, False
+        self._several = jax.process_count() > 1
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._request)
         return self
 
+    def requested(self, step: int) -> bool:
+        """Whether to stop before another step; all processes must ask before each."""
+        return reached_preemption_sync_point(step) if self._several else self._asked
+
     def _request(self, number: int, frame: Any) -> None:
-        self.requested = True
+        self._asked = True
         self._restore()
+        if self._several:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def __exit__(self, *_: Any) -> None:
         self._restore()

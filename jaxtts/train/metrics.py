@@ -1,6 +1,6 @@
 """What a run tells: metrics.jsonl, TensorBoard, pictures and sounds.
 
-workdir/metrics.jsonl               one line per report: {"step": 100, "loss": ...}
+workdir/metrics.jsonl               one line per report: {"step": 100, "loss": ...}, per evaluation and skipped step
         tensorboard/                scalars, pictures, sounds
         pictures/00001000_*.png     mels and alignments, for those without TensorBoard
         sounds/00001000_*.wav
@@ -35,11 +35,15 @@ class Log:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl, and the finite values to TensorBoard."""
-        self._lines.write(json.dumps({"step": step} | {k: float(f"{v:.6g}") for k, v in values.items()}) + "\n")
-        self._lines.flush()
+        self.line(step, values)
         for name, value in values.items():
             if math.isfinite(value):
                 self._board.add_scalar(name, value, step)
+
+    def line(self, step: int, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl: anything JSON can hold, numbers to their last digit."""
+        self._lines.write(json.dumps({"step": step} | values) + "\n")
+        self._lines.flush()
 
     def media(self, step: int, media: dict[str, Any]) -> list[Path]:
         """Pictures of 'mel/...' [T, M] and 'alignment/...' [T, S], sounds of 'audio/...' [N]; returns the files.

@@ -1,6 +1,9 @@
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,9 +14,9 @@ import pytest
 from PIL import Image
 from toy import Positioned, batches, task
 
-from jaxtts.train.checkpoint import Checkpoints
+from jaxtts.train.checkpoint import Checkpoints, checksum
 from jaxtts.train.loop import fit
-from jaxtts.train.sharding import data_mesh
+from jaxtts.train.sharding import data_mesh, put_state
 from jaxtts.weights.native import load_native
 
 QUIET = {"eval_every": 0, "sample_every": 0, "save_every": 0}
@@ -86,27 +89,104 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, positioned):
                 It.set_state = lambda self, state: inner.set_state(state)
             return It()
 
-    whole = fit(task(), loader(), steps=25, workdir=tmp_path / "a", log_every=1, **QUIET)
+    whole = fit(task(), loader(), steps=25, workdir=tmp_path / "a", log_every=4, **QUIET)
     with pytest.raises(Killed):
-        fit(task(), Dying(), steps=25, workdir=tmp_path / "b", log_every=1, **QUIET | {"save_every": 5})
-    assert max(losses(tmp_path / "b")) == 17  # two steps behind the checkpoint
+        fit(task(), Dying(), steps=25, workdir=tmp_path / "b", log_every=4, **QUIET | {"save_every": 5})
+    assert max(losses(tmp_path / "b")) == 16  # behind the checkpoint of step 15, which is within a window
     seen.clear()
-    resumed = fit(task(), loader(), steps=25, workdir=tmp_path / "b", log_every=1, **QUIET)
+    resumed = fit(task(), loader(), steps=25, workdir=tmp_path / "b", log_every=4, **QUIET)
     if positioned:
         assert seen == [0, *range(15, 25)]  # the first one only for its shapes
     equal(resumed, whole)
     assert losses(tmp_path / "b") == losses(tmp_path / "a")
-    assert len(lines(tmp_path / "b")) == 25
+    assert list(losses(tmp_path / "b")) == [4, 8, 12, 16, 20, 24, 25]
 
 
 def test_a_checkpoint_holds_the_exact_state_although_steps_donate_it(tmp_path):
     fit(task(), batches(), steps=40, workdir=tmp_path / "a", keep=0, **QUIET | {"save_every": 10})
     meta = Checkpoints(tmp_path / "a").meta(20)
-    assert meta == {"seed": 0, "loader": None, "description": {}, "recipe": None}
+    assert {k: v for k, v in meta.items() if k != "window"} == {
+        "seed": 0, "loader": None, "skipped": 0, "description": {}, "recipe": None
+    }  # fmt: skip
+    assert [step for step, _ in meta["window"]] == list(range(1, 21))
     state = fit(task(), batches(), steps=20, workdir=tmp_path / "b", **QUIET)
-    restored = Checkpoints(tmp_path / "a").restore(jax.eval_shape(lambda: state), data_mesh(), 20)
+    for step in (30, 40):
+        shutil.rmtree(tmp_path / "a" / "checkpoints" / str(step))
+    restored, again, damaged = Checkpoints(tmp_path / "a").restore(jax.eval_shape(lambda: state), data_mesh())
+    assert again == meta and not damaged
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     equal(restored, state)
+
+
+def largest(folder: Path) -> Path:
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", ["array", "cut", "gone", "meta"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capfd, harm):
+    big = {**QUIET, "save_every": 10, "log_every": 5}
+    whole = fit(task(), batches(width=4096), steps=30, workdir=tmp_path / "a", **big)
+    fit(task(), batches(width=4096), steps=20, workdir=tmp_path / "b", **big)
+    newest = tmp_path / "b" / "checkpoints" / "20"
+    if harm == "array":
+        path = largest(newest / "state")
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x55
+        path.write_bytes(content)
+    elif harm == "cut":
+        path = largest(newest / "state")
+        path.write_bytes(path.read_bytes()[:20])
+    elif harm == "gone":
+        shutil.rmtree(newest / "state" / "d")
+    else:
+        path = newest / "meta" / "metadata"
+        path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    resumed = fit(task(), batches(width=4096), steps=30, workdir=tmp_path / "b", **big)
+    told = capfd.readouterr().err
+    assert "the checkpoint of step 20 is damaged" in told and "that of step 10 is used" in told
+    assert (tmp_path / "b" / "damaged" / "20").is_dir()
+    equal(resumed, whole)
+    assert losses(tmp_path / "b") == losses(tmp_path / "a")
+    assert Checkpoints(tmp_path / "b").steps() == [10, 20, 30]
+    for step in (10, 20, 30):
+        (tmp_path / "b" / "checkpoints" / str(step) / "meta" / "metadata").write_text("{")
+    with pytest.raises(ValueError, match="no checkpoint in .* can be read .30: .*; 20: .*; 10: .*use another workdir"):
+        fit(task(), batches(width=4096), steps=40, workdir=tmp_path / "b", **big)
+    assert Checkpoints(tmp_path / "b").steps() == [10, 20, 30]
+
+
+def test_the_checksum_sees_every_bit_and_no_mesh(tmp_path):
+    state = task().init(jax.random.key(0), next(iter(batches())))
+    values = {int(checksum(state))}
+    assert int(checksum(put_state(state, data_mesh(fsdp=4)))) in values
+    kernel = state.params["model"]["layer"]["kernel"]
+    for bit in range(32):
+        changed = jax.lax.bitcast_convert_type(kernel, np.uint32).at[1, 0].add(np.uint32(1) << bit)
+        params = {"model": {"layer": state.params["model"]["layer"] | {
+            "kernel": jax.lax.bitcast_convert_type(changed, np.float32)}}}  # fmt: skip
+        values.add(int(checksum(state._replace(params=params))))
+    assert len(values) == 33
+
+
+def test_a_full_disk_is_one_sentence_and_harms_nothing(tmp_path):
+    fit(task(), batches(width=4096), steps=10, workdir=tmp_path, **QUIET)
+    code = f"""
+import resource, sys
+sys.path[:0] = {sys.path!r}
+from toy import batches, task
+from jaxtts.train.loop import fit
+resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))  # bytes of a file, as a full disk would
+try:
+    fit(task(), batches(width=4096), steps=20, workdir={str(tmp_path)!r}, log_every=0, **{QUIET | {"save_every": 5}})
+except OSError as error:
+    print("said:", error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert f"said: cannot write a checkpoint to {tmp_path / 'checkpoints'}" in told.stdout, told
+    assert "(File too large); that of step 10 is intact" in told.stdout
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10"]
+    state = fit(task(), batches(width=4096), steps=20, workdir=tmp_path, **QUIET)
+    equal(state, fit(task(), batches(width=4096), steps=20, workdir=tmp_path / "other", **QUIET))
 
 
 def test_four_devices_give_what_one_gives(tmp_path):
@@ -134,16 +214,79 @@ def test_each_shape_compiles_once_and_is_told(tmp_path, capfd):
 
     fit(plain._replace(train_step=traced), batches((8, 16)), steps=12, workdir=tmp_path, **QUIET)
     assert count == [(8, 3), (16, 3)]
-    told = [line for line in capfd.readouterr().err.splitlines() if "compiling for" in line]
+    told = [line for line in capfd.readouterr().err.splitlines() if "compiling the training step for" in line]
     assert len(told) == 2 and "x [8, 3], y [8, 1]" in told[0]
 
 
-def test_what_is_not_finite_stops_the_run_and_names_the_utterances(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"loss is not finite in step 13, utterances utt12-0 utt12-1 .* 10 is"):
-        fit(task(fail_at=13), batches(), steps=40, workdir=tmp_path, log_every=20, **QUIET | {"save_every": 5})
-    assert Checkpoints(tmp_path).latest() == 10
-    fit(task(), batches(), steps=20, workdir=tmp_path, **QUIET)
-    assert Checkpoints(tmp_path).latest() == 20
+def test_a_loader_with_examples_has_everything_compiled_before_the_first_step(tmp_path, capfd):
+    class Known:
+        def __init__(self, sizes, count=None):
+            self.sizes, self.count = sizes, count
+
+        def __iter__(self):
+            return iter(batches(self.sizes, count=self.count))
+
+        def examples(self):
+            return [{"x": np.zeros((n, 3), np.float32), "y": np.zeros((n, 1), np.float32)} for n in self.sizes]
+
+    fit(task(), Known((8, 16)), steps=40, workdir=tmp_path, held_out=Known((4, 8), count=2), log_every=4,
+        eval_every=8, sample_every=8, save_every=8)  # fmt: skip
+    told = capfd.readouterr().err
+    assert "compiling 2 shapes of batches: 2 training steps, 5 others" in told and "after the warm-up" not in told
+    counts = [line["compilations"] for line in lines(tmp_path) if "loss" in line]
+    assert len(counts) == 10 and sum(counts) == 0
+    assert all(0 < line["flop_utilisation"] < 1 for line in lines(tmp_path) if "loss" in line)
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_its_utterances_named(tmp_path, capfd):
+    def broken():
+        for i, batch in enumerate(batches()):
+            if i in (12, 13):
+                batch["y"][3] = np.nan
+            yield batch
+
+    class Broken:
+        def __iter__(self):
+            return broken()
+
+    state = fit(task(), Broken(), steps=30, workdir=tmp_path, log_every=5, **QUIET)
+    assert all(bool(np.isfinite(x).all()) for x in jax.tree.leaves(state.params)) and int(state.step) == 30
+    told = capfd.readouterr().err
+    assert "loss are not finite in step 13, utterances utt12-0 utt12-1" in told.replace("grad_norm, ", "")
+    marked = [(line["step"], line["skipped"][0]) for line in lines(tmp_path) if "skipped" in line]
+    assert marked == [(13, "utt12-0"), (14, "utt13-0")]
+    assert all(np.isfinite(x) for x in losses(tmp_path).values()) and len(losses(tmp_path)) == 6
+    assert "left out" in told
+
+
+def test_ten_of_them_in_a_row_stop_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"10 steps in a row .* step 22, utterances utt21-0 .* step 20 is int"):
+        fit(task(fail_at=range(13, 99)), batches(), steps=40, workdir=tmp_path, log_every=20,
+            **QUIET | {"save_every": 10})  # fmt: skip
+    assert Checkpoints(tmp_path).steps() == [10, 20]
+    fit(task(fail_at=range(13, 22)), batches(), steps=40, workdir=tmp_path / "nine", **QUIET)
+    fit(task(), batches(), steps=30, workdir=tmp_path, **QUIET)
+    assert Checkpoints(tmp_path).latest() == 30
+
+
+def test_large_arrays_are_cut_over_devices_and_nothing_else_changes(tmp_path):
+    devices = jax.devices()
+    runs = {}
+    for fsdp in (1, 2, 4):
+        runs[fsdp] = fit(task(), batches(width=4096), steps=6, workdir=tmp_path / str(fsdp), log_every=1,
+                         mesh=data_mesh(devices, fsdp), eval_every=3, held_out=batches(width=4096, count=2),
+                         sample_every=6, save_every=3)  # fmt: skip
+        kernel = runs[fsdp].params["model"]["layer"]["kernel"]
+        assert kernel.addressable_shards[0].data.shape == (4096 // fsdp, 1)
+        moment = runs[fsdp].opt_state["model"][1].mu["layer"]["kernel"]
+        assert moment.addressable_shards[0].data.shape == (4096 // fsdp, 1)
+    for fsdp in (2, 4):
+        for step, value in losses(tmp_path / "1").items():
+            assert losses(tmp_path / str(fsdp))[step] == pytest.approx(value, rel=1e-6)
+    onward = fit(task(), batches(width=4096), steps=9, workdir=tmp_path / "4", mesh=data_mesh(devices[:1]), **QUIET)
+    whole = fit(task(), batches(width=4096), steps=9, workdir=tmp_path / "1", mesh=data_mesh(devices[:1]), **QUIET)
+    for a, b in zip(jax.tree.leaves(onward), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_signal_saves(tmp_path):

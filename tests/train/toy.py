@@ -1,5 +1,6 @@
 """A task that trains in milliseconds: a linear layer with noise in its loss, so that keys matter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -16,7 +17,7 @@ class Config:
     features: int = 3
 
 
-def task(fail_at: int | None = None) -> Task:
+def task(fail_at: Sequence[int] = ()) -> Task:
     optim = OptimConfig(learning_rate=0.05, ema_decay=0.9, clip_norm=1.0)
 
     def predict(params, x):
@@ -35,8 +36,9 @@ def task(fail_at: int | None = None) -> Task:
 
     def train_step(state: TrainState, batch, key):
         new, metrics = step(state, batch, key)
-        if fail_at is not None:
-            metrics = metrics | {"loss": jnp.where(state.step == fail_at - 1, jnp.nan, metrics["loss"])}
+        if fail_at:
+            failed = (state.step >= fail_at[0] - 1) & (state.step <= fail_at[-1] - 1)
+            metrics = metrics | {"loss": jnp.where(failed, jnp.nan, metrics["loss"])}
         return new, metrics
 
     def eval_step(state, batch, key):
@@ -52,15 +54,16 @@ def task(fail_at: int | None = None) -> Task:
     return Task(init, train_step, eval_step, sample, ("x", "y"), inference)
 
 
-def batches(sizes=(8,), seed: int = 0, count: int | None = None):
+def batches(sizes=(8,), seed: int = 0, count: int | None = None, width: int = 3):
     """Batches of a noiseless linear map, their sizes in turn; the same ones each time."""
-    truth = np.array([[1.0], [-2.0], [0.5]], np.float32)
+    truth = np.zeros((width, 1), np.float32)
+    truth[:3, 0] = 1.0, -2.0, 0.5
 
     class Batches:
         def __iter__(self):
             i = 0
             while count is None or i < count:
-                x = np.random.default_rng((seed, i)).normal(size=(sizes[i % len(sizes)], 3)).astype(np.float32)
+                x = np.random.default_rng((seed, i)).normal(size=(sizes[i % len(sizes)], width)).astype(np.float32)
                 yield {"x": x, "y": x @ truth + 0.25, "ids": [f"utt{i}-{j}" for j in range(len(x))]}
                 i += 1
 
