@@ -165,7 +165,6 @@ class _Run:
         self.skipped = 0  # in a row
         self.exported: int | None = None
         self.pretrain_steps = task.pretraining[0] if task.pretraining is not None else 0
-        self.config: Any = None
         self.warm, self.compiled_before = False, 0
         self.clock()
 
@@ -230,10 +229,6 @@ class _Run:
         def evaluation(state: TrainState, batch: Batch, key: jax.Array, number: jax.Array):
             return self.task.eval_step(gathered(state), batch, jax.random.fold_in(key, number))
 
-        def inference(state: TrainState, batch: Batch):
-            params, self.config = self.task.inference(gathered(state))
-            return params
-
         shardings = state_shardings(self.state, self.mesh), everywhere
         options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": shardings}
         self.train_step = Program("training step", training(self.task.train_step), **options)
@@ -243,7 +238,7 @@ class _Run:
         options = {"out_shardings": everywhere}
         self.eval_step = Program("evaluation", evaluation, **options)
         self.show = Program("sample", lambda s, b, key: self.task.sample(gathered(s), b, key), **options)
-        self.infer = Program("export", inference, **options)
+        self.gather = Program("export", lambda s, batch: s._replace(opt_state={}), **options)
         self.sum = Program("checksum", lambda state, batch: checksum(state), **options)
 
     def warm_up(self, batches: Any, held_out: Any, shown: Batch | None) -> None:
@@ -257,7 +252,7 @@ class _Run:
         others = [self.eval_step.lower(self.state, x, self.eval_key, number) for x in evaluated]
         if shown is not None:
             others.append(self.show.lower(self.state, put_batch(self.fields(shown), self.mesh, True), self.eval_key))
-        others += [program.lower(self.state, {}) for program in (self.infer, self.sum)]
+        others += [program.lower(self.state, {}) for program in (self.gather, self.sum)]
         if steps:
             say(f"compiling {len(trained)} shapes of batches: {len(steps)} training steps, {len(others)} others")
         need = max([memory(program) for program in compile_all([*steps, *others])[: len(steps)]], default=0)
@@ -268,8 +263,8 @@ class _Run:
                 f"compiled in {time.perf_counter() - began:.0f} s"
                 + f"; the largest step needs {need / 2**20:,.0f} MiB on a device" * bool(need)
             )
-        self.compiled_before = self.compilations.count
         self.peak = peak_flops() * jax.process_count()
+        self.compiled_before = self.compilations.count
         self.clock()
 
     def position(self) -> Any:
@@ -423,9 +418,10 @@ class _Run:
         """The model for use outside training, unless this step's is there."""
         if self.exported == self.step:
             return
-        params = self.run(self.infer, {})
+        state = self.run(self.gather, {})
         if self.chief:
-            export(self.workdir, local(params), self.config, self.facts["description"] | {"step": self.step})
+            params, config = self.task.inference(local(state))
+            export(self.workdir, params, config, self.facts["description"] | {"step": self.step})
         self.exported = self.step
 
     def progress(self, steps: int) -> tqdm:

@@ -39,11 +39,13 @@ def test_train_and_go_on(tmp_path, capfd):
     assert main([*command, "--steps", "2"]) == 0
     assert main([*command, "--steps", "3", "--set", "keep=1"]) == 0
     told = capfd.readouterr().err
+    assert told.count("compiling 1 shapes of batches") == 2 and "after the warm-up" not in told
     assert "6 to train on, 2 held out" in told and "going on from step 2" in told
 
     reports = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in reports if "loss/mel" in r] == [1, 2, 3]
     assert [r["step"] for r in reports if "eval/loss/mel" in r] == [2]
+    assert [r["compilations"] for r in reports if "loss/mel" in r] == [0, 0, 0]
     meta = Checkpoints(tmp_path / "run").meta()
     recipe = Recipe.from_dict(meta["recipe"])
     assert (recipe.steps, recipe.keep, recipe.data.batch_size) == (3, 1, 4) and meta["loader"] is not None
