@@ -55,6 +55,8 @@ class Train:
     """With --coordinator: how many processes there are."""
     process_id: Number = None
     """With --coordinator: which one this is, from 0."""
+    heartbeat: int = 60
+    """Seconds without a sign of life after which a process is taken for dead and the others end."""
 
     def __call__(self) -> None:
         """Runs it."""
@@ -140,7 +142,8 @@ def join(args: Train) -> None:
     elif not args.distributed:
         return
     try:
-        jax.distributed.initialize(*several, heartbeat_timeout_seconds=60)
+        seconds = args.heartbeat
+        jax.distributed.initialize(*several, heartbeat_timeout_seconds=seconds, shutdown_timeout_seconds=seconds)
     except (RuntimeError, ValueError) as error:
         where = args.coordinator or "the cluster's environment"
         raise ValueError(f"the processes did not meet ({where}): {' '.join(str(error).split())[:300]}") from error
