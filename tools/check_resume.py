@@ -33,7 +33,13 @@ import numpy as np
 import soundfile
 
 ROOT = Path(__file__).parents[1]
-TIMINGS = {"steps_per_second", "loader_wait", "audio_seconds_per_second", "flop_utilisation"}
+TIMINGS = {  # and how many programs came from the cache on disk
+    "steps_per_second",
+    "loader_wait",
+    "audio_seconds_per_second",
+    "flop_utilisation",
+    "compilations",
+}
 PATIENCE = 600.0  # seconds without an end before a run counts as hanging
 RATE = 8000
 
@@ -339,7 +345,7 @@ def main() -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes of the recipe")
     parser.add_argument("--folder", type=Path, help="where to work, and to leave everything; default: a temporary one")
     args = parser.parse_args()
-    folder = args.folder or Path(tempfile.mkdtemp(prefix="check_resume_"))
+    folder = (args.folder or Path(tempfile.mkdtemp(prefix="check_resume_"))).absolute()
     make_corpus(folder / "corpus", seed=args.seed)
     tasks = list(RECIPES) if args.task == "both" else [args.task]
     shares = [args.kills // len(tasks) + (i < args.kills % len(tasks)) for i in range(len(tasks))]
