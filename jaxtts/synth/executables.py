@@ -115,6 +115,23 @@ def get(name: str, fingerprint: str, build: Callable[[], Callable[..., Sequence[
     return run
 
 
+def recall(fingerprint: str, compute: Callable[[], list[int]]) -> list[int]:
+    """Numbers that depend on a fingerprint and our sources alone: from disk, or computed now and kept."""
+    key = hashlib.sha256(repr((fingerprint, _environment(jax.devices()[0]))).encode()).hexdigest()[:40]
+    folder = cache_folder()
+    path = folder / f"{key}.json" if folder else None
+    try:
+        found = json.loads(path.read_bytes()) if path else None
+        if isinstance(found, list) and all(isinstance(n, int) for n in found):
+            return found
+    except (OSError, ValueError, TypeError) as error:
+        log.debug("%s: %s", path, error)
+    numbers = compute()
+    if path:
+        _replace(path, json.dumps(numbers).encode())
+    return numbers
+
+
 def _execute(executable: Any, arrays: Sequence[Any]) -> list[jax.Array]:
     results = executable.execute_sharded(arrays).disassemble_into_single_device_arrays()
     return jax.block_until_ready([shards[0] for shards in results])
@@ -153,12 +170,20 @@ def _read(path: Path, device: Any) -> Any:
 
 
 def _write(path: Path, executable: Any) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         payload = executable.client.serialize_executable(executable)
-        temporary.write_bytes(_MAGIC + hashlib.sha256(payload).digest() + payload)
+    except RuntimeError as error:  # a backend that cannot serialise costs speed only
+        log.warning("not kept in the cache: %s", error)
+        return
+    _replace(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # a full disk or a backend that cannot serialise costs speed only
+    except OSError as error:  # a full disk costs speed only
         log.warning("not kept in the cache: %s", error)
         temporary.unlink(missing_ok=True)
 

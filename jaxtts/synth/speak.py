@@ -9,9 +9,10 @@ depends neither on the bucket nor on the company.
 
 import json
 import logging
+import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ FRAMES = tuple(sorted([2**k for k in range(6, 17)] + [3 * 2**k for k in range(5,
 MAX_BATCH_FRAMES = 1 << 14  # frames of a whole batch: bounds the memory of a large vocoder
 HEADROOM = 1.15  # on the voice's own frames per symbol
 MAX_FRAMES_PER_SYMBOL = 256
+CHUNK = 64  # frames that a stream gives at once
 
 
 class Spoken(NamedTuple):
@@ -48,25 +50,23 @@ class Speaker:
     def __init__(self, files: VoiceFiles):
         self.files = files
         executables.use_persistent_cache()
-        halves = {"acoustic": files.acoustic, "vocoder": files.vocoder}
-        tensors = {f"{part}.{name}": x for part, half in halves.items() for name, x in half.tensors.items()}
-        self._names = sorted(tensors)
-        self._weights: list[jax.Array] = jax.device_put([widened(tensors[n]) for n in self._names], jax.devices()[0])
-        self._functions: dict[tuple[int, int, int], executables.Run] = {}
-        self._fingerprint = json.dumps([[h.model, h.config] for h in halves.values()] + [self._names], sort_keys=True)
+        self._halves = {"acoustic": files.acoustic, "vocoder": files.vocoder}
+        self._names = {part: sorted(half.tensors) for part, half in self._halves.items()}
+        self._weights: dict[str, list[jax.Array]] = {
+            part: jax.device_put([widened(half.tensors[n]) for n in self._names[part]], jax.devices()[0])
+            for part, half in self._halves.items()
+        }
+        self._functions: dict[Any, executables.Run] = {}
+        self._lock = threading.Lock()
 
-    def speak(
-        self, lines: Sequence[Piece], *, speaker: int, length_scale: float, noise_scale: float, seed: int
-    ) -> list[Spoken]:
+    def speak(self, lines: Sequence[Piece]) -> list[Spoken]:
         """Speaks sentences, many at once, in the order given.
 
         Raises:
             ValueError: the weights do not fit the models, or the voice wants absurdly many frames.
         """
         done: dict[int, Spoken] = {}
-        rate = self.files.frames_per_symbol * HEADROOM * length_scale
-        waiting = {i: at_least(FRAMES, rate * len(line.ids)) for i, line in enumerate(lines)}
-        scales = (speaker, length_scale, noise_scale, seed)
+        waiting = {i: self._frames(line) for i, line in enumerate(lines)}
         while waiting:
             buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
             for i, frames in waiting.items():
@@ -74,70 +74,120 @@ class Speaker:
             waiting = {}
             for (symbols, frames), members in buckets.items():
                 for part in _batches(members, frames):
-                    for i, spoken in zip(part, self._batch([lines[i] for i in part], symbols, frames, *scales)):
-                        if spoken is not None:
-                            done[i] = spoken
-                            continue
-                        log.info("sentence of %d symbols fills %d frames", len(lines[i].ids), frames)
-                        waiting[i] = _next_frames(frames, len(lines[i].ids), length_scale)
+                    inputs = self._inputs([lines[i] for i in part], at_least(BATCHES, len(part)), symbols, frames)
+                    wave, mel, lengths, durations = self._call(("acoustic", "vocoder"), inputs)
+                    for b, i in enumerate(part):
+                        n, hop = lengths[b], self.files.vocoder.mel.hop_length
+                        if n < frames - 1:
+                            done[i] = Spoken(wave[b, : n * hop], mel[b, :n], durations[b, : len(lines[i].ids)])
+                        else:  # it fills the bucket and so may be cut off
+                            waiting[i] = _next_frames(frames, lines[i])
         return [done[i] for i in range(len(lines))]
 
-    def _batch(
-        self,
-        lines: list[Piece],
-        symbols: int,
-        frames: int,
-        speaker: int,
-        length_scale: float,
-        noise_scale: float,
-        seed: int,
-    ) -> list[Spoken | None]:
-        """One call; None for each sentence that fills the bucket and so may be cut off."""
-        batch, bins = at_least(BATCHES, len(lines)), self.files.acoustic.mel.num_bins
-        text, noise = np.zeros((batch, symbols), np.int32), np.zeros((batch, frames, bins), np.float32)
-        rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]  # rows too many repeat the last one
+    def stream(self, line: Piece) -> Iterator[np.ndarray]:
+        """Speaks one sentence bit by bit: the samples that `speak` gives, CHUNK frames at a time.
+
+        A sample depends on the frames around it and no others (`receptive_field` of either model). So a long sentence
+        is spoken from its beginning only as far as the first chunk needs, then whole, and the vocoder sees a chunk
+        with the frames around it: the first chunk takes the same time whatever the sentence's length.
+        """
+        acoustic, vocoder = (self._receptive_field(part) for part in self._halves)
+        frames, start = at_least(FRAMES, CHUNK + vocoder + acoustic), 0
+        mel, ended = self._mel(line, frames)
+        if not ended:
+            yield self._window(mel, 0, vocoder)
+            start = CHUNK
+        while not ended:
+            frames = max(self._frames(line), _next_frames(frames, line))
+            mel, ended = self._mel(line, frames)
+        for first in range(start, len(mel), CHUNK):
+            yield self._window(mel, first, vocoder)
+
+    def _mel(self, line: Piece, frames: int) -> tuple[np.ndarray, bool]:
+        """The first frames of a sentence [T, M], and whether that is all of it."""
+        inputs = self._inputs([line], 1, at_least(SYMBOLS, len(line.ids)), frames)
+        mel, lengths, _ = self._call(("acoustic",), inputs)
+        return mel[0, : lengths[0]], bool(lengths[0] < frames - 1)
+
+    def _window(self, mel: np.ndarray, start: int, reach: int) -> np.ndarray:
+        """The samples of CHUNK frames from `start` on, fewer at the end, from a mel [T, M]."""
+        first, hop = max(0, start - reach), self.files.vocoder.mel.hop_length
+        window = np.zeros((1, CHUNK + 2 * reach, mel.shape[1]), np.float32)
+        given = mel[first : first + window.shape[1]]
+        window[0, : len(given)] = given
+        (wave,) = self._call(("vocoder",), [window, np.array([len(given)], np.int32)])
+        return wave[0, (start - first) * hop : min(start - first + CHUNK, len(given)) * hop]
+
+    def _frames(self, line: Piece) -> int:
+        """The bucket of frames that a sentence should fit in."""
+        return at_least(FRAMES, self.files.frames_per_symbol * HEADROOM * float(line.scales.sum()))
+
+    def _inputs(self, lines: list[Piece], batch: int, symbols: int, frames: int) -> list[np.ndarray]:
+        """Arguments of the acoustic model; rows too many repeat the last one."""
+        text, scales = np.zeros((batch, symbols), np.int32), np.ones((batch, symbols), np.float32)
+        noise = np.zeros((batch, frames, self.files.acoustic.mel.num_bins), np.float32)
+        rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]
         for b, line in enumerate(rows):
-            text[b, : len(line.ids)] = line.ids
-            if noise_scale and b < len(lines):
-                noise[b] = np.random.default_rng((seed, line.index)).standard_normal((frames, bins), np.float32)
+            text[b, : len(line.ids)], scales[b, : len(line.ids)] = line.ids, line.scales
+            if line.noise_scale and b < len(lines):
+                rng = np.random.default_rng((line.seed, line.index))
+                noise[b] = rng.standard_normal(noise.shape[1:], np.float32)
         lengths = np.array([len(line.ids) for line in rows], np.int32)
-        inputs = [text, lengths, np.full(batch, speaker, np.int32), noise]
-        inputs += [np.full(batch, x, np.float32) for x in (noise_scale, length_scale)]
-        wave, mel, mel_lengths, durations = map(np.asarray, self._function(batch, symbols, frames, inputs)(
-            [*self._weights, *jax.device_put(inputs, jax.devices()[0])]
-        ))  # fmt: skip
-        hop = self.files.vocoder.mel.hop_length
-        return [
-            Spoken(wave[b, : n * hop], mel[b, :n], durations[b, : len(line.ids)]) if n < frames - 1 else None
-            for b, (line, n) in enumerate(zip(lines, mel_lengths))
-        ]
+        speaker = np.array([line.speaker for line in rows], np.int32)
+        return [text, lengths, speaker, noise, np.array([line.noise_scale for line in rows], np.float32), scales]
 
-    def _function(self, batch: int, symbols: int, frames: int, inputs: list[np.ndarray]) -> executables.Run:
-        bucket = (batch, symbols, frames)
-        if bucket not in self._functions:
-            name = f"{self.files.name}: {batch} x {symbols} symbols, {frames} frames"
-            arrays = [*self._weights, *inputs]
-            self._functions[bucket] = executables.get(name, self._fingerprint, lambda: self._build(frames), arrays)
-        return self._functions[bucket]
+    def _call(self, parts: tuple[str, ...], inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """Runs the compiled function of one half or of both on a bucket's inputs."""
+        arrays = [*(w for part in parts for w in self._weights[part]), *jax.device_put(inputs, jax.devices()[0])]
+        bucket = (parts, *(x.shape for x in inputs))
+        with self._lock:
+            if bucket not in self._functions:
+                name = f"{self.files.name}: {' and '.join(parts)} of {inputs[0].shape}"
+                print_ = self._fingerprint(parts)
+                self._functions[bucket] = executables.get(name, print_, lambda: self._build(parts), arrays)
+        return [np.asarray(x) for x in self._functions[bucket](arrays)]
 
-    def _build(self, frames: int) -> Any:
-        """f(*weights, text, lengths, speaker, noise, noise_scale, length_scale) -> wave, mel, lengths, durations."""
+    def _fingerprint(self, parts: Sequence[str]) -> str:
+        facts = [[self._halves[p].model, self._halves[p].config, self._names[p]] for p in parts]
+        return json.dumps([facts, len(self.files.speakers) > 1], sort_keys=True)
+
+    def _build(self, parts: tuple[str, ...]) -> Any:
+        """f(*weights, *inputs) -> results, from the first half's inputs to those of all halves.
+
+        Acoustic: text, lengths, speaker, noise, noise_scale, length_scale -> mel, lengths, durations. Vocoder: mel,
+        lengths -> wave. Both: the acoustic model's inputs -> wave, mel, lengths, durations.
+        """
         from jaxtts.nn import functional  # imports flax, which a warm start does without
 
-        acoustic, vocoder = (checked_structure(half) for half in (self.files.acoustic, self.files.vocoder))
-        several, count = len(self.files.speakers) > 1, len(self._names)
+        structures = {part: checked_structure(self._halves[part]) for part in parts}
+        several = len(self.files.speakers) > 1
 
-        def text_to_wave(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-            tree = functional.nested(dict(zip(self._names, arrays[:count])))
-            text, lengths, speaker, noise, noise_scale, length_scale = arrays[count:]
-            mel, mel_lengths, alignment = functional.merge(acoustic, tree["acoustic"]).infer(
-                text, lengths, max_frames=frames, noise_scale=noise_scale, length_scale=length_scale,
-                speaker=speaker if several else None, noise=noise,
-            )  # fmt: skip
-            wave = functional.merge(vocoder, tree["vocoder"]).infer(mel, mel_lengths)  # [B, T * hop]
-            return wave, mel, mel_lengths, alignment.sum(axis=1).astype("int32")
+        def run(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+            rest, models = list(arrays), {}
+            for part in parts:
+                names = self._names[part]
+                weights, rest = rest[: len(names)], rest[len(names) :]
+                models[part] = functional.merge(structures[part], functional.nested(dict(zip(names, weights))))
+            results: tuple[jax.Array, ...] = ()
+            if "acoustic" in parts:
+                text, lengths, speaker, noise, noise_scale, length_scale = rest
+                mel, mel_lengths, alignment = models["acoustic"].infer(
+                    text, lengths, max_frames=noise.shape[1], noise_scale=noise_scale, length_scale=length_scale,
+                    speaker=speaker if several else None, noise=noise,
+                )  # fmt: skip
+                rest, results = [mel, mel_lengths], (mel, mel_lengths, alignment.sum(axis=1).astype("int32"))
+            return (models["vocoder"].infer(*rest), *results) if "vocoder" in parts else results  # wave [B, T * hop]
 
-        return text_to_wave
+        return run
+
+    def _receptive_field(self, part: str) -> int:
+        """Frames on each side that a model's output depends on; known on disk, so that no model is imported for it."""
+        half = self._halves[part]
+        (reach,) = executables.recall(
+            f"receptive field {self._fingerprint([part])}",
+            lambda: [from_dict(module(half.model).Config, half.config).receptive_field],
+        )
+        return reach
 
 
 def checked_structure(half: Half) -> Any:
@@ -180,10 +230,12 @@ def at_least(sizes: Sequence[int], wanted: float) -> int:
     return sizes[place]
 
 
-def _next_frames(frames: int, symbols: int, length_scale: float) -> int:
-    if frames > MAX_FRAMES_PER_SYMBOL * symbols * max(1.0, length_scale):
+def _next_frames(frames: int, line: Piece) -> int:
+    log.info("sentence of %d symbols fills %d frames", len(line.ids), frames)
+    if frames > MAX_FRAMES_PER_SYMBOL * np.maximum(1.0, line.scales).sum():
         raise ValueError(
-            f"the voice wants more than {frames} frames for {symbols} symbols: it is not trained well enough to speak"
+            f"the voice wants more than {frames} frames for {len(line.ids)} symbols: "
+            "it is not trained well enough to speak"
         )
     return at_least(FRAMES, frames + 1)
 

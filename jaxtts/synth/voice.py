@@ -1,23 +1,29 @@
 """A voice: texts in, sound out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from jaxtts import voices
 from jaxtts.audio import io
 from jaxtts.audio.spec import require_same
+from jaxtts.synth.ahead import ahead
 from jaxtts.synth.folder import VoiceFiles, read_half, read_voice
 from jaxtts.text import FrontEnd, Sentence, split_long
+from jaxtts.text.symbols import SPACE
 
 if TYPE_CHECKING:
     from jaxtts.synth.speak import Speaker
 
 MAX_SYMBOLS = 256  # longer sentences are cut at commas or words
+T = TypeVar("T")
+Several = T | Sequence[T]
 _SCALES = {"length_scale": (0.1, 10.0), "noise_scale": (0.0, 10.0)}
 
 
@@ -71,12 +77,27 @@ class Piece(NamedTuple):
         index: its place in its text, which seeds its noise.
         text: the words.
         pause: seconds of silence behind it.
+        scales: how slowly each symbol is spoken, float32 [S].
+        speaker, noise_scale, seed: as `Voice.synthesize` takes them.
     """
 
     ids: np.ndarray
     index: int
     text: str
     pause: float
+    scales: np.ndarray
+    speaker: int
+    noise_scale: float
+    seed: int
+
+
+class Manner(NamedTuple):
+    """How one text is spoken: the arguments of `Voice.synthesize`, checked and without None."""
+
+    speaker: int
+    length_scale: float
+    noise_scale: float
+    seed: int
 
 
 class Voice:
@@ -92,7 +113,6 @@ class Voice:
         self.files = files
         self.name, self.speakers, self.sample_rate = files.name, files.speakers, files.vocoder.mel.sample_rate
         self.front_end = FrontEnd(files.text)
-        self._compiled: Speaker | None = None
 
     @overload
     def synthesize(
@@ -101,43 +121,108 @@ class Voice:
     ) -> Audio: ...  # fmt: skip
     @overload
     def synthesize(
-        self, text: Sequence[str], *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, seed: int = 0,
+        self, text: str | Sequence[str], *, speaker: Several[str | int | None] = None,
+        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None, seed: Several[int] = 0,
     ) -> list[Audio]: ...  # fmt: skip
 
-    def synthesize(self, text, *, speaker=None, length_scale=None, noise_scale=None, seed=0):
+    def synthesize(
+        self, text: Any, *, speaker: Any = None, length_scale: Any = None, noise_scale: Any = None, seed: Any = 0
+    ) -> Any:
         """Speaks a text, or many at once.
 
         The same text, seed and scales give the same samples, alone or among others: equal up to the rounding of
         float32 sums, whose order depends on the bucket.
 
         Args:
-            text: a text or a list of texts, of any length; SSML if it begins with `<speak`.
+            text: a text of any length; SSML if it begins with `<speak`. This and each of the other arguments may be
+                a list, with one value for each text; what is no list holds for all of them.
             speaker: name or number, for a voice of several; default: its first.
             length_scale: above 1 is slower (0.1 to 10); default: the voice's.
             noise_scale: how much delivery varies, 0 to 10; default: the voice's.
             seed: draws the variation, 0 or above.
 
         Returns:
-            Audio, or a list with one for each text.
+            Audio; a list of them if any argument is a list.
 
         Raises:
-            ValueError: nothing to speak, broken SSML, or an argument out of its range.
+            ValueError: nothing to speak, broken SSML, lists of different lengths, or an argument out of its range.
         """
-        if isinstance(text, str):
-            return self.synthesize(
-                [text], speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
-            )[0]
-        if bad := [type(t).__name__ for t in text if not isinstance(t, str)]:
-            raise ValueError(f"text is {bad[0]}; give a string or a list of strings")
-        sentences = [self.front_end.sentences(t) for t in text]
-        return self.speak(sentences, speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed)
+        arguments = {
+            "text": text, "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale, "seed": seed,
+        }  # fmt: skip
+        count, columns = _broadcast(arguments)
+        for t in columns["text"]:
+            _require_text(t)
+        sentences = [self.front_end.sentences(t) for t in columns.pop("text")]
+        audios = self.speak(sentences, **columns)
+        return audios if count is not None else audios[0]
 
     def speak(
-        self, texts: Sequence[Sequence[Sentence]], *, speaker: str | int | None = None,
-        length_scale: float | None = None, noise_scale: float | None = None, seed: int = 0,
+        self, texts: Sequence[Sequence[Sentence]], *, speaker: Several[str | int | None] = None,
+        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None, seed: Several[int] = 0,
     ) -> list[Audio]:  # fmt: skip
         """Like `synthesize`, for texts that `front_end.sentences` has been through already."""
+        arguments = {"speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale, "seed": seed}
+        _, columns = _broadcast({"text": list(texts), **arguments})
+        manners = [self._manner(*row) for row in zip(*(columns[name] for name in arguments))]
+        pieces = [list(self._pieces(sentences, manner)) for sentences, manner in zip(texts, manners)]
+        spoken = iter(self._speaker.speak([piece for part in pieces for piece in part]))
+        return [self._join(part, [next(spoken) for _ in part]) for part in pieces]
+
+    def stream(
+        self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
+        noise_scale: float | None = None, seed: int = 0,
+    ) -> Generator[Audio, None, None]:  # fmt: skip
+        """Speaks a text bit by bit: the first chunk comes at once, the others are made while it is heard.
+
+        Together the chunks are what `synthesize` gives for the same arguments, to 1e-4. They are made in a thread, a
+        few ahead of the one asked for; closing the iterator ends it.
+
+        Args: as `synthesize`, one of each.
+
+        Yields:
+            Audio of 64 frames (0.74 s for a hop of 256 at 22050 Hz), less at the end of a sentence, more with the
+            pause ahead of one; without segments.
+
+        Raises:
+            ValueError: as `synthesize`; what can be known at once is raised by the call, not by the iterator.
+        """
+        _require_text(text)
+        manner = self._manner(speaker, length_scale, noise_scale, seed)
+        return self.stream_sentences(self.front_end.read(text), manner)
+
+    def stream_sentences(
+        self, sentences: Iterable[Sentence], manner: Manner | None = None
+    ) -> Generator[Audio, None, None]:
+        """Like `stream`, for a text that the front end reads already."""
+        manner = manner or self._manner(None, None, None, 0)
+        speaker = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
+        return self._audios(self._samples(speaker, sentences, manner))
+
+    def _audios(self, samples: Iterable[np.ndarray]) -> Generator[Audio, None, None]:
+        with closing(ahead(samples)) as parts:
+            for part in parts:
+                yield Audio(part, self.sample_rate)
+
+    def _samples(self, speaker: "Speaker", sentences: Iterable[Sentence], manner: Manner) -> Iterator[np.ndarray]:
+        """The chunks of a stream, silence ahead of the sentence that it precedes."""
+        before: Piece | None = None
+        for piece in self._pieces(sentences, manner):
+            lead = self._silence(before.pause) if before else np.zeros(0, np.float32)
+            for samples in speaker.stream(piece):
+                yield np.concatenate([lead, samples]) if len(lead) else samples
+                lead = lead[:0]
+            before = piece
+        if before and len(end := self._silence(before.pause - self.files.sentence_pause)):
+            yield end
+
+    @cached_property
+    def _speaker(self) -> "Speaker":
+        from jaxtts.synth.speak import Speaker  # imports jax, which reading a voice does without
+
+        return Speaker(self.files)
+
+    def _manner(self, speaker: Any, length_scale: Any, noise_scale: Any, seed: Any) -> Manner:
         scales = {
             "length_scale": self.files.length_scale if length_scale is None else length_scale,
             "noise_scale": self.files.noise_scale if noise_scale is None else noise_scale,
@@ -147,17 +232,9 @@ class Voice:
                 raise ValueError(f"{name}={scales[name]!r} must lie between {low} and {high}")
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r} must be a whole number, 0 or above")
-        number = self._speaker(speaker)
-        pieces = [self._pieces(sentences) for sentences in texts]
-        if self._compiled is None:
-            from jaxtts.synth.speak import Speaker  # imports jax, which reading a voice does without
+        return Manner(self._number(speaker), scales["length_scale"], scales["noise_scale"], seed)
 
-            self._compiled = Speaker(self.files)
-        together = [piece for part in pieces for piece in part]
-        spoken = iter(self._compiled.speak(together, speaker=number, seed=seed, **scales))
-        return [self._join(part, [next(spoken) for _ in part]) for part in pieces]
-
-    def _speaker(self, speaker: str | int | None) -> int:
+    def _number(self, speaker: str | int | None) -> int:
         names = self.speakers
         if speaker is None:
             return 0
@@ -167,16 +244,24 @@ class Voice:
             return int(speaker)
         raise ValueError(f"speaker={speaker!r} is not in voice {self.name!r}; it has {', '.join(names[:20])}")
 
-    def _pieces(self, sentences: Sequence[Sentence]) -> list[Piece]:
+    def _pieces(self, sentences: Iterable[Sentence], manner: Manner) -> Iterator[Piece]:
         """Encodes sentences; long ones are cut in pieces that fit a bucket."""
-        pieces: list[Piece] = []
+        index = 0
         limit = MAX_SYMBOLS // 2 - 2 if self.files.text.blank is not None else MAX_SYMBOLS - 2
         for sentence in sentences:
-            parts = split_long(sentence.tokens, limit)
+            parts, place = split_long(sentence.tokens, limit), 0
             for number, tokens in enumerate(parts):
                 pause = sentence.pause + self.files.sentence_pause if number == len(parts) - 1 else 0.0
-                pieces.append(Piece(self.front_end.encode(tokens), len(pieces), sentence.text, pause))
-        return pieces
+                scales = np.full(len(tokens), manner.length_scale, np.float32)
+                if sentence.rates:
+                    scales /= np.asarray(sentence.rates[place : place + len(tokens)], np.float32)
+                scales = scales[self.front_end.places(len(tokens)).clip(0, len(tokens) - 1)]
+                ids = self.front_end.encode(tokens)
+                yield Piece(
+                    ids, index, sentence.text, pause, scales, manner.speaker, manner.noise_scale, manner.seed
+                )  # fmt: skip
+                index, place = index + 1, place + len(tokens)
+                place += sentence.tokens[place : place + 1] == [SPACE]  # which the cut leaves out
 
     def _join(self, pieces: list[Piece], spoken: list) -> Audio:
         samples, segments, position = [], [], 0
@@ -184,11 +269,33 @@ class Voice:
             symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
             segments.append(Segment(piece.text, symbols, position, s.mel, s.durations))
             last = number == len(pieces) - 1
-            pause = piece.pause - self.files.sentence_pause if last else piece.pause
-            silence = np.zeros(math.ceil(max(0.0, pause) * self.sample_rate), np.float32)
+            silence = self._silence(piece.pause - self.files.sentence_pause if last else piece.pause)
             samples += [s.wave, silence]
             position += len(s.wave) + len(silence)
         return Audio(np.concatenate(samples), self.sample_rate, tuple(segments))
+
+    def _silence(self, seconds: float) -> np.ndarray:
+        return np.zeros(math.ceil(max(0.0, seconds) * self.sample_rate), np.float32)
+
+
+def _broadcast(arguments: dict[str, Any]) -> tuple[int | None, dict[str, list]]:
+    """Arguments as lists of one length, and that length if any of them was a list."""
+    counts = {name: len(x) for name, x in arguments.items() if isinstance(x, (list, tuple, np.ndarray))}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} has {n}" for name, n in counts.items())
+        raise ValueError(f"lists of different lengths: {found}; give one value for each text")
+    count = next(iter(counts.values()), None)
+    return count, {
+        name: (x.tolist() if isinstance(x, np.ndarray) else list(x))
+        if name in counts
+        else [x] * (1 if count is None else count)
+        for name, x in arguments.items()
+    }
+
+
+def _require_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"text is {type(text).__name__}; give a string or a list of strings")
 
 
 def load(

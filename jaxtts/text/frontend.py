@@ -13,7 +13,7 @@ import importlib
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from xml.etree import ElementTree
 
@@ -86,11 +86,13 @@ class Sentence(NamedTuple):
         text: the words as spoken, numbers and abbreviations written out.
         tokens: symbols of the inventory.
         pause: seconds of silence asked for behind it (SSML `<break>`), beyond the model's own.
+        rates: how fast each token is to be spoken (SSML `<prosody>`), 1 being as usual; empty: all as usual.
     """
 
     text: str
     tokens: list[str]
     pause: float = 0.0
+    rates: Sequence[float] = ()
 
 
 class Backend(Protocol):
@@ -136,19 +138,29 @@ class FrontEnd:
         Raises:
             ValueError: nothing to speak, broken SSML, or (strict) unspeakable characters.
         """
+        return list(self.read(text, strict))
+
+    def read(self, text: str, strict: bool = False) -> Iterator[Sentence]:
+        """Like `sentences`, one by one: what is plain text is phonemised no further than it is asked for."""
         ssml = re.match(r"\s*<speak[\s/>]", text) is not None
         clean, unknown = (self._clean_ssml if ssml else self._clean)(text)
         if unknown:
             names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
             if strict:
                 raise ValueError(f"cannot speak {names} in {_excerpt(text)}: remove or replace them")
-            warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=2)
-        spoken = list(self._backend(clean, ssml)) if clean else []
-        if self.spec.frontend == "arpabet":
-            spoken = [s._replace(tokens=_to_arpabet(s.tokens)) for s in spoken]
-        if not any(map(_speakable, spoken)):
-            raise ValueError(f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
-        return [s for s in spoken if _speakable(s)]
+            warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=3)
+        return self._speakable(clean, ssml, f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
+
+    def _speakable(self, clean: str, ssml: bool, complaint: str) -> Iterator[Sentence]:
+        found = False
+        for sentence in self._backend(clean, ssml) if clean else ():
+            if self.spec.frontend == "arpabet":
+                sentence = _to_arpabet(sentence)
+            if any(t[-1].isalnum() for t in sentence.tokens):
+                found = True
+                yield sentence
+        if not found:
+            raise ValueError(complaint)
 
     def phonemize(self, text: str, strict: bool = False) -> list[list[str]]:
         """The tokens of each sentence of a text; see `sentences`."""
@@ -175,6 +187,15 @@ class FrontEnd:
             ids[1::2] = inner
         ends = [[] if s is None else [self._ids[s]] for s in (self.spec.bos, self.spec.eos)]
         return np.array(ends[0] + ids + ends[1], np.int32)
+
+    def places(self, count: int) -> np.ndarray:
+        """Which of `count` tokens each identity of `encode` belongs to, int32 [S].
+
+        A blank belongs to the token before it; -1 stands before the first token and `count` behind the last.
+        """
+        places = np.repeat(np.arange(-1, count), 2)[1:] if self.spec.blank is not None else np.arange(count)
+        ends = [[] if s is None else [p] for s, p in ((self.spec.bos, -1), (self.spec.eos, count))]
+        return np.array([*ends[0], *places, *ends[1]], np.int32)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Identities to tokens, without blanks and ends."""
@@ -295,10 +316,10 @@ def split_long(tokens: Sequence[str], max_tokens: int) -> list[list[str]]:
     return [*pieces, tokens] if tokens else pieces
 
 
-def _to_arpabet(tokens: Iterable[str]) -> list[str]:
+def _to_arpabet(sentence: Sentence) -> Sentence:
     """gruut's tokens to Glow-TTS's: `@` and an ARPAbet symbol, stress as a digit behind the vowel."""
     result, stress = [], "0"
-    for token in tokens:
+    for token in sentence.tokens:
         if token in STRESS:
             stress = str(1 + STRESS.index(token))
         elif token in IPA_TO_ARPABET:
@@ -308,11 +329,8 @@ def _to_arpabet(tokens: Iterable[str]) -> list[str]:
             stress = "0" if vowel else stress
         else:
             result.append(token)
-    return result
-
-
-def _speakable(sentence: Sentence) -> bool:
-    return any(t[-1].isalnum() for t in sentence.tokens)
+    rates = [rate for token, rate in zip(sentence.tokens, sentence.rates) if token not in STRESS]
+    return sentence._replace(tokens=result, rates=rates)
 
 
 def _excerpt(text: str) -> str:

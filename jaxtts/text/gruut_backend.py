@@ -90,19 +90,27 @@ class Phonemizer:
         self._lock = threading.Lock()
 
     def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
-        with self._lock:
-            self.lexicon.fetch(
-                form for word in set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)) for form in spellings(word)
-            )
-            sentences: list[list[Word]] = [[]]
-            for piece, whole in [(text, True)] if ssml else pieces(text):
-                spoken = None if ssml else self.plain(piece)
-                for words in self._by_gruut(piece, ssml) if spoken is None else spoken:
-                    sentences[-1].extend(words)
-                    sentences.append([])
+        waiting = [(text, True)] if ssml else list(pieces(text))
+        sentences: list[list[Word]] = [[]]
+        at_once = 1  # pieces: the first one quickly, the others in fewer and fewer scans of the lexicon
+        while waiting:
+            group, waiting = waiting[:at_once], waiting[at_once:]
+            at_once *= 8
+            words = {w for piece, _ in group for w in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", piece)}
+            with self._lock:
+                self.lexicon.fetch(form for word in words for form in spellings(word))
+            for piece, whole in group:
+                with self._lock:
+                    spoken = None if ssml else self.plain(piece)
+                    for found in self._by_gruut(piece, ssml) if spoken is None else spoken:
+                        sentences[-1].extend(found)
+                        sentences.append([])
                 if not whole and len(sentences) > 1 and sentences[-2][-1].mark not in TERMINAL:
                     sentences.pop()  # the sentence goes on in the next piece
-            return [sentence for words in sentences for sentence in assemble(words)]
+                for done in sentences[:-1]:
+                    yield from assemble(done)
+                del sentences[:-1]
+        yield from assemble(sentences[-1])
 
     def plain(self, text: str) -> list[list[Word]] | None:
         """Words of each sentence by the lexicon alone, or None if that may differ from what gruut says."""

@@ -1,7 +1,9 @@
 """Small voices with random weights, on disk as training would leave them."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -70,3 +72,25 @@ def voice_folder(runs):
     """A voice of the two smallest models."""
     write_voice(runs / "voice", runs / "glow", runs / "vocos", card={"corpus": "none, random weights"})
     return runs / "voice"
+
+
+@pytest.fixture(scope="session")
+def counted_compilations():
+    """A context with a list that gets one item for each trace and compilation, from whatever part of the process."""
+
+    @contextmanager
+    def counted():
+        found, active = [], True
+
+        def listen(event, *args, **kwargs):
+            names = ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_trace_duration")
+            if active and event in names:
+                found.append(event)
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield found
+        finally:
+            active = False
+
+    return counted

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -25,23 +24,7 @@ def voice(voice_folder):
     return load(voice_folder)
 
 
-@contextmanager
-def counted_compilations():
-    """A list that gets one item for each compilation by XLA, from whatever part of the process."""
-    found, active = [], True
-
-    def listen(event, *args, **kwargs):
-        if active and event in ("/jax/core/compile/backend_compile_duration", "/jax/core/compile/jaxpr_trace_duration"):
-            found.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield found
-    finally:
-        active = False
-
-
-def test_the_counter_sees_compilations():
+def test_the_counter_sees_compilations(counted_compilations):
     with counted_compilations() as found:
         jax.jit(lambda x: x * 3.14159)(np.ones(3))
     assert found
@@ -98,14 +81,14 @@ def test_sentences_of_a_text_draw_different_noise(voice):
     assert one.symbols == two.symbols and np.abs(one.mel - two.mel).max() > 1e-3
 
 
-def test_warm_calls_neither_trace_nor_compile(voice):
+def test_warm_calls_neither_trace_nor_compile(voice, counted_compilations):
     voice.synthesize(TEXTS)
     with counted_compilations() as found:
         again = voice.synthesize(TEXTS, seed=5, length_scale=0.99, noise_scale=0.3)
     assert len(again) == len(TEXTS) and not found
 
 
-def test_a_second_process_would_not_compile_either(voice_folder):
+def test_a_second_process_would_not_compile_either(voice_folder, counted_compilations):
     load(voice_folder).synthesize(TEXTS[0])
     jax.clear_caches()
     fresh = load(voice_folder)
@@ -144,6 +127,40 @@ def test_speakers(runs, tmp_path):
     np.testing.assert_array_equal(ann, voice.synthesize("Hello.").samples)
     with pytest.raises(ValueError, match="speaker='eve' is not in voice 'two'; it has ann, bob"):
         voice.synthesize("Hello.", speaker="eve")
+
+
+def test_each_text_its_own_speaker_scales_and_seed(runs, tmp_path, voice_folder):
+    write_voice(tmp_path / "two", runs / "glow2", runs / "vocos")
+    voice, other = load(tmp_path / "two"), load(voice_folder)
+    lists = {
+        "speaker": ["ann", "bob", 1, None],
+        "length_scale": [1.0, 1.2, 0.9, None],
+        "noise_scale": [0.0, 0.3, None, 0.5],
+        "seed": [1, 2, 3, 4],
+    }
+    together = voice.synthesize(TEXTS, **lists)
+    other.synthesize(TEXTS[0])  # another voice in the same program
+    for number, (text, audio) in enumerate(zip(TEXTS, together)):
+        alone = voice.synthesize(text, **{name: values[number] for name, values in lists.items()})
+        np.testing.assert_allclose(audio.samples, alone.samples, rtol=0, atol=TOLERANCE)
+    ann, bob = voice.synthesize("Hello.", speaker=["ann", "bob"])  # one text, two speakers
+    np.testing.assert_allclose(bob.samples, voice.synthesize("Hello.", speaker="bob").samples, rtol=0, atol=TOLERANCE)
+    assert ann.samples.shape != bob.samples.shape or np.abs(ann.samples - bob.samples).max() > 1e-3
+    with pytest.raises(ValueError, match="text has 4, seed has 2; give one value for each text"):
+        voice.synthesize(TEXTS, seed=[1, 2])
+    assert voice.synthesize([], seed=[]) == []
+
+
+def test_texts_of_many_speakers_are_one_call(runs, tmp_path, monkeypatch):
+    write_voice(tmp_path / "two", runs / "glow2", runs / "vocos")
+    voice, calls = load(tmp_path / "two"), []
+    voice.synthesize("Hello.")
+    call = voice._speaker._call
+    monkeypatch.setattr(voice._speaker, "_call", lambda parts, inputs: (calls.append(inputs), call(parts, inputs))[1])
+    voice.synthesize(
+        ["Hello."] * 4, speaker=["ann", "bob", "ann", "bob"], seed=[1, 1, 2, 2], length_scale=[1, 1, 1, 1.1]
+    )
+    assert len(calls) == 1 and len(calls[0][0]) == 4
 
 
 @pytest.mark.parametrize(
