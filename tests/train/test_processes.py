@@ -49,8 +49,8 @@ def work(workdir: str, steps: str, delay: str, *several: str) -> None:
         meshes["fsdp8"] = data_mesh(fsdp=8)
     for name, mesh in meshes.items():
         folder = Path(workdir + name)
-        fit(toy.task(), Mine(), steps=int(steps), workdir=folder, mesh=mesh, held_out=Mine(seed=1, count=1), log_every=3,
-            eval_every=20, sample_every=0, save_every=10, keep=0)  # fmt: skip
+        fit(toy.task(), Mine(), steps=int(steps), workdir=folder, mesh=mesh, held_out=Mine(seed=1, count=1),
+            log_every=3, eval_every=20, sample_every=0, save_every=10, keep=0)  # fmt: skip
 
 
 def start(workdir: Path, devices: int = 4, processes: int = 2, steps: int = STEPS, delay: float = 0.0):
