@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares them."""
     add_corpus_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="where prepared corpora are kept")
+    parser.add_argument("--name", metavar="WORD", help="in the name of its folder (default: DIR's, as train expects)")
     parser.add_argument(
         "--beam", action="append", metavar="=--OPTION", help="a pipeline option of Apache Beam; may stand several times"
     )
@@ -30,6 +31,6 @@ def run(args: argparse.Namespace) -> None:
     from jaxtts.data import prepare
 
     utterances, mel, text, limits = corpus(args)
-    name = args.folder.absolute().name
+    name = args.name or args.folder.absolute().name
     dataset = prepare(utterances, mel, text, args.out, name=name, jobs=args.jobs, limits=limits, beam=args.beam)
     print(dataset.summary())

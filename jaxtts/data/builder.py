@@ -42,6 +42,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from jaxtts.audio import features
 from jaxtts.audio.io import load
@@ -182,6 +183,7 @@ def extract_chunk(chunk: Chunk, mel: MelSpec, text: TextSpec, limits: Limits, fo
         OSError, RuntimeError: the disk is full.
     """
     rows, described = [], _features(mel.num_bins)
+    serializer = ExampleSerializer(described.get_serialized_info())
     path = Path(_template(folder).sharded_filepath(shard_index=chunk.number, num_shards=None))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _removed(temporary):
@@ -189,7 +191,8 @@ def extract_chunk(chunk: Chunk, mel: MelSpec, text: TextSpec, limits: Limits, fo
         try:
             for source in chunk.items:
                 record = extract(source, mel)
-                content = described.serialize_example(record)
+                example = serializer.get_tf_example(described.encode_example(record))
+                content = example.SerializeToString(deterministic=True)  # else its fields stand in random order
                 writer.write(content)
                 lengths = (len(record["tokens"]), len(record["mel"]), len(record["wave"]))
                 rows.append([chunk.number, len(content), source.utterance.id, *lengths, source.speaker])
