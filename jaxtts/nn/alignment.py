@@ -4,7 +4,8 @@ The path is identical, ties included, to `monotonic_align` of jaywalnut310/glow-
 the whole batch: a scan over the frames, a scan back over the directions. It is the fastest of the forms measured on
 CPU: log-probabilities lie in [T, B, S] so that each step reads one contiguous slab, a guard column removes the first
 frame's special case, nothing is masked on the way forward because cells past an item's end are never reached from its
-last cell, and each step back is one flat gather.
+last cell, and each step back is one gather whose batch XLA knows: of a batch cut over devices each finds its own paths
+and none is sent anywhere.
 """
 
 import jax
@@ -39,18 +40,18 @@ def monotonic_alignment_search(log_p: jax.Array, text_lengths: jax.Array, mel_le
 
     start = jnp.full((batch, 1 + symbols), -jnp.inf).at[:, 0].set(0.0)
     _, moved = jax.lax.scan(forward, start, log_p)  # bool [T, B, S]
-    moved = moved.reshape(-1)
-    items = jnp.arange(batch)
+    look_up = jax.vmap(lambda item, t, s: item.at[t, s].get(mode="promise_in_bounds"), in_axes=(1, None, 0))
 
     def backward(symbol, frame):  # symbol [B]
-        move = moved[(frame * batch + items) * symbols + symbol] | (symbol >= frame)
+        move = look_up(moved, frame, symbol) | (symbol >= frame)
         move &= (frame < mel_lengths) & (symbol > 0)
         return symbol - move, symbol
 
     last = jnp.maximum(text_lengths.astype(jnp.int32) - 1, 0)
     _, path = jax.lax.scan(backward, last, jnp.arange(frames), reverse=True)  # int32 [T, B]
     real = (jnp.arange(frames)[:, None] < mel_lengths) & (text_lengths > 0)
-    return jnp.zeros((batch, symbols), jnp.int32).at[items, path].add(real.astype(jnp.int32))
+    count = jax.vmap(lambda path, real: jnp.zeros(symbols, jnp.int32).at[path].add(real), in_axes=1)
+    return count(path, real.astype(jnp.int32))
 
 
 def symbol_of_frame(durations: jax.Array, max_frames: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """The alignment search against brute force, a plain NumPy version and recorded paths of the reference."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtts.nn.alignment import expand, monotonic_alignment_search, path_from_durations
 
@@ -75,3 +77,19 @@ def test_expansion_repeats_rows_and_cuts_off():
         np.testing.assert_array_equal(path_from_durations(durations, frames)[0] @ x[0], want)
     grad = jax.grad(lambda x: jnp.sum(expand(x, durations, 7)))(x)
     np.testing.assert_array_equal(grad[0, :, 0], durations[0])
+
+
+def test_a_batch_cut_over_devices_sends_nothing():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
+
+    def shape(axes, spec, dtype):
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+
+    arguments = shape((32, 8, 12), (None, "data"), jnp.float32), *[shape((8,), ("data",), jnp.int32)] * 2
+
+    def search(log_p, text_lengths, mel_lengths):
+        durations = monotonic_alignment_search(log_p, text_lengths, mel_lengths)
+        return durations, expand(log_p[:12].transpose(1, 0, 2), durations, 32)
+
+    program = jax.jit(search).lower(*arguments).compile().as_text()
+    assert "while(" in program and not re.findall(r" (?:all-|collective-|reduce-scatter)", program)
