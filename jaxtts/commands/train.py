@@ -60,7 +60,12 @@ class Train:
 
     def __call__(self) -> None:
         """Runs it."""
-        train(self)
+        import jax
+
+        try:
+            train(self)
+        except jax.errors.JaxRuntimeError as error:
+            raise explained(error, jax.process_count()) from error
 
 
 def train(args: Train) -> None:
@@ -125,6 +130,19 @@ def train(args: Train) -> None:
         audio_seconds=lambda batch: jax.process_count() * seconds(batch, dataset.mel),
         sample_rate=dataset.mel.sample_rate,
     )
+
+
+def explained(error: Exception, processes: int) -> Exception:
+    """What XLA's runtime means, where it can be said in a sentence."""
+    reason = str(error).splitlines()[0][:200]
+    if "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower():
+        return OSError(
+            f"the devices' memory does not suffice ({reason}); lower --batch-size, or --set optim.accumulate=2, "
+            "model.remat=true or model.dtype=bfloat16"
+        )
+    if processes > 1:
+        return OSError(f"another process of this run is gone ({reason}); start all of them again by the same commands")
+    return error
 
 
 def join(args: Train) -> None:

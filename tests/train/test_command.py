@@ -2,10 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import soundfile
 
 from jaxtts.cli import main
+from jaxtts.commands.train import explained
 from jaxtts.recipe import Recipe
 from jaxtts.synth.folder import read_half
 from jaxtts.train.checkpoint import Checkpoints
@@ -54,3 +56,22 @@ def test_train_and_go_on(tmp_path, capfd):
 
     assert main([*command, "--steps", "4", "--set", "model.dim=8"]) == 2
     assert "another model: params.generator" in capfd.readouterr().err
+
+
+def test_what_the_runtime_says_is_explained():
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17179869184 bytes.")
+    assert "lower --batch-size, or --set optim.accumulate=2" in str(explained(full, 1))
+    lost = jax.errors.JaxRuntimeError("INTERNAL: Gloo AllReduce failed: Connection closed by peer\nand more")
+    assert "another process of this run is gone (INTERNAL: Gloo" in str(explained(lost, 2))
+    assert explained(lost, 1) is lost
+
+
+def test_the_flags_of_several_processes_belong_together(tmp_path, capfd):
+    (tmp_path / "mine.py").write_text(RECIPE)
+    command = ["train", str(tmp_path / "mine.py"), "--data", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    assert main([*command, "--coordinator", "localhost:1"]) == 2
+    assert "belong together: give all three" in capfd.readouterr().err
+    assert main([*command, "--set", "fsdp=0"]) == 2
+    assert "fsdp=0: give at least 1" in capfd.readouterr().err
+    assert main([*command, "--set", "fsdp=3"]) == 2
+    assert "fsdp=3: it must divide the 4 devices" in capfd.readouterr().err
