@@ -54,9 +54,9 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config():
     text, mel = TextSpec("characters"), MelSpec("small", 8000, 256, 80, 256, 8)
-    model = Config.tiny(num_symbols=len(text.symbols))
+    model = Config.tiny(num_symbols=len(text.symbols), decoder_blocks=1, decoder_layers=1)
     optim = OptimConfig(learning_rate=1e-3, schedule="cosine", total_steps=100, clip_norm=5.0, ema_decay=0.99)
-    data = DataConfig(mel, text, batch_size=8, buckets=3, held_out=8)
+    data = DataConfig(mel, text, batch_size=8, buckets=2, held_out=8)
     return Recipe("glow_tts", model, optim, data, 100, log_every=3, eval_every=20, sample_every=0, save_every=7)
 """,
     "vocos": """
@@ -193,7 +193,8 @@ class Run:
     def saving(self) -> set[str]:
         """Temporary folders of saves that are not complete."""
         folder = self.workdir / "checkpoints"
-        return {name for name in (os.listdir(folder) if folder.is_dir() else []) if "tmp" in name}
+        found = os.scandir(folder) if folder.is_dir() else []
+        return {f"{entry.name} {entry.inode()}" for entry in found if "tmp" in entry.name}
 
     def preparing(self) -> bool:
         folder = self.folder / "prepared"
@@ -225,7 +226,7 @@ def plan(kills: int, steps: int, rng: random.Random) -> list[Kill]:
     return [Kill(aim, 0) for aim in early] + [Kill(aim, step) for aim, step in zip(chosen, places, strict=True)]
 
 
-def disturb(run: Run, kills: list[Kill], rng: random.Random, startup: float) -> None:
+def disturb(run: Run, kills: list[Kill], rng: random.Random) -> None:
     """Starts the run and kills it, once for each entry of `kills`, which are filled in.
 
     Raises:
@@ -235,13 +236,13 @@ def disturb(run: Run, kills: list[Kill], rng: random.Random, startup: float) -> 
         before, reported = run.saving(), run.step()
         began = time.monotonic()
         hit: dict[str, Callable[[], bool]] = {
-            "starting": lambda: time.monotonic() - began > moment,  # noqa: B023
+            "starting": lambda: time.monotonic() - began > moment or run.step() > reported,  # noqa: B023
             "preparing": run.preparing,
             "compiling": run.compiling,
             "training": lambda: run.step() > max(kill.step, reported),  # noqa: B023
             "saving": lambda: run.step() >= kill.step and bool(run.saving() - before),  # noqa: B023
         }
-        moment = rng.uniform(0.0, startup)
+        moment = rng.uniform(0.0, 8.0)
         run.start()
         while not hit[kill.aim]() and not run.ended():
             if time.monotonic() - began > PATIENCE:
@@ -312,7 +313,7 @@ def check(
     )
     planned = plan(kills, steps, rng)
     try:
-        disturb(killed, planned, rng, startup)
+        disturb(killed, planned, rng)
         killed.start()
         killed.finish()
     finally:
