@@ -6,13 +6,17 @@
     python tools/bench.py --rounds 9 --json bench.json
 
 Rows: mas (peer: the compiled package monotonic-alignment-search as its users call it), hifigan (peer: the V1
-generator in torch, eager and in its best float32 form), voice (the embedded voice from text to wave), cold (from
-process start to a written file). Peers need `pip install "jaxtts[reference]"`; a row without its peer is printed
-without a ratio.
+generator in torch, eager and in its best float32 form), voice (the embedded voice from text to wave), stream (the wait
+for the first sound of `Voice.stream`), cold (from process start to a written file), glow_tts_step and hifigan_step (one
+full training step beside torch's, bench_peers.py), loader (the wait for batches in a training run). Peers need
+`pip install "jaxtts[reference]"`; a row without its peer is printed without a ratio.
 
-A figure is CPU time of the whole process, not wall time: it holds on a busy machine. Ours and the peer's calls
-alternate; the ratio is the median of the rounds' ratios, below 1 where we are faster. The process is bound to one
-core before jax or torch start, as both lose more to each other than they gain from a second one.
+A figure is CPU time of the whole process, not wall time, unless its unit says so: it holds on a busy machine. Ours and
+the peer's calls alternate; the ratio is the median of the rounds' ratios, below 1 where we are faster. The process is
+bound to one core before jax or torch start, as both lose more to each other than they gain from a second one.
+
+With JAX_PLATFORMS=cuda the training steps run on the GPU instead: wall time, bfloat16 on both sides, torch through
+torch.compile, and beside them the share that our step reaches of the FLOP/s of a large matrix product.
 """
 
 import argparse
@@ -27,7 +31,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +41,8 @@ SENTENCE = "The birch canoe slid on the smooth planks, and the stale smell of ol
 
 def main(argv: list[str] | None = None) -> int:
     rows: dict[str, Callable[[int], list[dict[str, Any]]]] = {
-        "mas": mas, "hifigan": hifigan, "voice": voice, "cold": cold,
+        "mas": mas, "hifigan": hifigan, "voice": voice, "stream": stream, "cold": cold,
+        "glow_tts_step": glow_tts_step, "hifigan_step": hifigan_step, "loader": loader,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(rows)}; default all")
@@ -97,22 +103,23 @@ def processor() -> str:
 
 def compare(row: str, unit: str, scale: float, rounds: int, **calls: Callable[[], Any] | None) -> dict[str, Any]:
     """Alternates ours() and peer(); each is called once to warm up and then as often as fills about 0.2 s."""
+    clock = time.perf_counter if on_gpu() else time.process_time
     times: dict[str, list[float]] = {name: [] for name, call in calls.items() if call}
     repeats = {}
     for name, call in calls.items():
         if call:
             call()
-            start = time.process_time()
+            start = clock()
             call()
-            repeats[name] = max(1, int(0.2 / max(time.process_time() - start, 1e-6)))
+            repeats[name] = max(1, int(0.2 / max(clock() - start, 1e-6)))
     for _ in range(rounds):
         for name in times:
             call = calls[name]
             assert call
-            start = time.process_time()
+            start = clock()
             for _ in range(repeats[name]):
                 call()
-            times[name].append((time.process_time() - start) / repeats[name] * scale)
+            times[name].append((clock() - start) / repeats[name] * scale)
     result: dict[str, Any] = {"row": row, "unit": unit, "ours": statistics.median(times["ours"]), "rounds": times}
     if "peer" in times:
         result["peer"] = statistics.median(times["peer"])
@@ -183,7 +190,7 @@ def hifigan(rounds: int) -> list[dict[str, Any]]:
     if not torch:
         return [compare("hifigan v1", "CPU s per s of audio", 1 / seconds, rounds, ours=ours)]
     torch.manual_seed(0)
-    generator = torch_hifigan().eval()
+    generator = importlib.import_module("bench_peers").Generator().eval()
     mel_torch = torch.from_numpy(mel.transpose(0, 2, 1).copy())
 
     def eager():
@@ -204,47 +211,184 @@ def hifigan(rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def torch_hifigan() -> Any:
-    """The V1 generator of arXiv 2010.05646 table 5 in torch, as its users run it (weight norm folded)."""
-    torch = importlib.import_module("torch")
-    nn, functional = torch.nn, torch.nn.functional
+def glow_tts_step(rounds: int) -> list[dict[str, Any]]:
+    """Glow-TTS of the paper: forward with dropout, alignment search, backward, clipping, Adam; 8 x (100, 500)."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
 
-    class Block(nn.Module):
-        def __init__(self, channels: int, kernel: int):
-            super().__init__()
-            same = [(kernel - 1) * d // 2 for d in (1, 3, 5)]
-            self.dilated = nn.ModuleList(
-                nn.Conv1d(channels, channels, kernel, dilation=d, padding=p) for d, p in zip((1, 3, 5), same)
+    from jaxtts.models.glow_tts import Config, Model, build_task
+    from jaxtts.models.glow_tts.convert import convert
+    from jaxtts.models.glow_tts.task import losses
+    from jaxtts.nn.functional import merge, structure
+
+    rng, config = np.random.default_rng(0), Config(dtype=training_dtype())
+    batch = {
+        "text": rng.integers(1, 148, (8, 100)),
+        "text_lengths": np.full(8, 100),
+        "mel": rng.standard_normal((8, 500, 80), np.float32),
+        "mel_lengths": np.full(8, 500),
+    }
+    task = build_task(config)
+    ours = training_step(task, {name: jnp.asarray(x) for name, x in batch.items()})
+    peers, search = torch_peers(), optional("monotonic_alignment_search")
+    if not peers or not search:
+        return ours.rows("glow_tts_step", rounds, None)
+    net = peers.GlowTTS(search.maximum_path)
+    if not on_gpu():
+        peers.scramble(net)
+        theirs = float(peers.loss_of(net, batch))
+        weights, plain = convert(peers.state(net), Config()), structure(lambda: Model(Config(), rngs=nnx.Rngs(0)))[0]
+        output = jax.jit(lambda params: merge(plain, params)(*batch.values()))(weights)
+        require_same(theirs, float(losses(output, batch["text_lengths"])[0]))
+        net = peers.GlowTTS(search.maximum_path)
+    require_same(peers.count(net), ours.parameters["model"])
+    return ours.rows("glow_tts_step", rounds, peers.glow_tts_step(net, batch))
+
+
+def hifigan_step(rounds: int) -> list[dict[str, Any]]:
+    """HiFi-GAN V1 with MPD and MSD: both forward and backward passes, AdamW twice; 4 x 8192 samples."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from jaxtts.audio.features import mel_basis
+    from jaxtts.models.hifigan import Config, Model, build_task, default_optim
+    from jaxtts.models.hifigan.convert import discriminator_params, generator_params
+    from jaxtts.models.hifigan.discriminators import Discriminators
+    from jaxtts.nn.functional import merge, structure
+
+    config = Config(dtype=training_dtype())
+    wave = 0.1 * np.random.default_rng(0).standard_normal((4, 8192), np.float32)
+    ours = training_step(build_task(config, default_optim()), {"wave": jnp.asarray(wave)})
+    peers = torch_peers()
+    if not peers:
+        return ours.rows("hifigan_step", rounds, None)
+    generator, discriminators = peers.Generator(training_form=True), peers.Discriminators()
+    mels = [peers.Mel(mel_basis(spec)) for spec in (config.mel, config.mel.full_band())]
+    require_same(peers.count(generator), ours.parameters["generator"])
+    require_same(peers.count(discriminators), ours.parameters["discriminator"])
+    if not on_gpu():
+        theirs = peers.outputs_of(generator, discriminators, wave, mels[0])
+        plain = Config()
+        nets = [
+            structure(lambda: Model(plain, rngs=nnx.Rngs(0)))[0],
+            structure(lambda: Discriminators(plain.gan, rngs=nnx.Rngs(0)))[0],
+        ]
+        params = generator_params(peers.state(generator), plain), *discriminator_params(peers.state(discriminators))
+
+        @jax.jit
+        def outputs(params):
+            judged = merge(nets[1], *params[1:])(wave)
+            return merge(nets[0], params[0])(theirs["mel"]), [m[-1].sum() for maps in judged.values() for m in maps]
+
+        fake, scores = outputs(params)
+        require_same(theirs["wave"], fake)
+        require_same(np.array(theirs["scores"]), np.array(scores))
+    return ours.rows("hifigan_step", rounds, peers.hifigan_step(generator, discriminators, wave, *mels))
+
+
+class Step(NamedTuple):
+    """Our training step, ready to run."""
+
+    run: Callable[[], Any]
+    flops: float
+    parameters: dict[str, int]
+
+    def rows(self, row: str, rounds: int, peer: Callable[[], Any] | None) -> list[dict[str, Any]]:
+        unit = "steps per s, bfloat16" if on_gpu() else "CPU s per step"
+        timed = compare(row, "s per step" if on_gpu() else unit, 1.0, rounds, ours=self.run, peer=peer)
+        share = self.flops / timed["ours"] / matmul_rate()
+        if on_gpu():
+            timed |= {"unit": unit} | {who: 1 / timed[who] for who in ("ours", "peer") if who in timed}
+        return [timed, {"row": f"{row}, share of a matmul's FLOP/s", "unit": "", "ours": share}]
+
+
+def training_step(task: Any, batch: dict[str, Any]) -> Step:
+    """The task's step on one batch, compiled, with its state."""
+    import jax
+
+    from jaxtts.nn.functional import count_parameters
+
+    key = jax.random.key(0)
+    state = task.init(key, batch)
+    parameters = {net: count_parameters(tree) for net, tree in state.params.items()}
+    lowered = jax.jit(task.train_step, donate_argnums=0).lower(state, batch, key)
+    flops, compiled = lowered.cost_analysis()["flops"], lowered.compile()
+
+    def run():
+        nonlocal state
+        state, metrics = compiled(state, batch, key)
+        jax.block_until_ready(state)
+        if int(metrics["skipped"]):
+            raise SystemExit("a step was skipped: the comparison would mean nothing")
+
+    return Step(run, flops, parameters)
+
+
+def matmul_rate() -> float:
+    """FLOP/s of a large matrix product in the training dtype."""
+    import jax
+    import jax.numpy as jnp
+
+    size = 8192 if on_gpu() else 2048
+    x = jnp.ones((size, size), training_dtype())
+    product = jax.jit(lambda x: x @ x)
+    timed = compare("", "", 1.0, 3, ours=lambda: jax.block_until_ready(product(x)))
+    return 2 * size**3 / timed["ours"]
+
+
+def on_gpu() -> bool:
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def training_dtype() -> str:
+    return "bfloat16" if on_gpu() else "float32"
+
+
+def torch_peers() -> Any:
+    """bench_peers.py with torch ready, or None without torch."""
+    torch = optional("torch")
+    if not torch:
+        return None
+    torch.manual_seed(0)
+    if on_gpu():
+        torch.set_default_device("cuda")
+    return importlib.import_module("bench_peers")
+
+
+def require_same(theirs: Any, ours: Any) -> None:
+    if not np.allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-3, atol=1e-4):
+        raise SystemExit(f"the peer computes {theirs}, we {ours}: the comparison would mean nothing")
+
+
+def loader(rounds: int) -> list[dict[str, Any]]:
+    """The share of the time that `jaxtts train` waits for batches, on a corpus of tones, embedded voice's recipe."""
+    from scipy.io import wavfile
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder, "corpus")
+        (corpus / "wavs").mkdir(parents=True)
+        lines = []
+        for n in range(64):
+            length = rng.integers(2 * 22050, 5 * 22050)
+            tone = np.sin(2 * np.pi * rng.uniform(90, 250) / 22050 * np.arange(length)) * rng.uniform(0.2, 1, length)
+            wavfile.write(corpus / "wavs" / f"{n:03}.wav", 22050, (8000 * tone).astype(np.int16))
+            text = " ".join(
+                rng.permutation("the birch canoe slid on smooth planks and glue".split())[: length // 16000]
             )
-            self.plain = nn.ModuleList(nn.Conv1d(channels, channels, kernel, padding=same[0]) for _ in range(3))
-
-        def forward(self, x):
-            for dilated, plain in zip(self.dilated, self.plain):
-                y = dilated(functional.leaky_relu(x, 0.1))
-                x = x + plain(functional.leaky_relu(y, 0.1))
-            return x
-
-    class Generator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first = nn.Conv1d(80, 512, 7, padding=3)
-            widths = [512, 256, 128, 64, 32]
-            kernels, rates = (16, 16, 4, 4), (8, 8, 2, 2)
-            self.ups = nn.ModuleList(
-                nn.ConvTranspose1d(a, b, k, r, padding=(k - r) // 2)
-                for a, b, k, r in zip(widths, widths[1:], kernels, rates)
-            )
-            self.blocks = nn.ModuleList(nn.ModuleList(Block(c, k) for k in (3, 7, 11)) for c in widths[1:])
-            self.last = nn.Conv1d(32, 1, 7, padding=3)
-
-        def forward(self, x):
-            x = self.first(x)
-            for up, blocks in zip(self.ups, self.blocks):
-                x = up(functional.leaky_relu(x, 0.1))
-                x = torch.stack([block(x) for block in blocks]).sum(0) / 3
-            return torch.tanh(self.last(functional.leaky_relu(x)))
-
-    return Generator()
+            lines.append(f"{n:03}|{text}|{text}")
+        (corpus / "metadata.csv").write_text("\n".join(lines) + "\n")
+        command = [sys.executable, "-m", "jaxtts", "train", "glow_tts_voice", "--data", str(corpus)]
+        command += ["--workdir", f"{folder}/run", "--steps", str(10 * rounds + 10), "--set", "log_every=10"]
+        command += ["eval_every=0", "sample_every=0", "save_every=0", "data.buckets=2", "data.held_out=0"]
+        subprocess.run(command, check=True, capture_output=True)
+        lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+    waits = [values["loader_wait"] for values in map(json.loads, lines) if "loader_wait" in values]
+    return [{"row": "loader, share of a step", "unit": "wall", "ours": statistics.median(waits[1:]), "rounds": waits}]
 
 
 def voice(rounds: int) -> list[dict[str, Any]]:
@@ -262,6 +406,26 @@ def voice(rounds: int) -> list[dict[str, Any]]:
         "voice, eight sentences", "CPU s per s of audio", 1 / seconds, rounds, ours=lambda: loaded.synthesize(batch)
     )
     return [row, many]
+
+
+def stream(rounds: int) -> list[dict[str, Any]]:
+    """From the call of `Voice.stream` to its first sound, in a warm process, in wall milliseconds."""
+    import jaxtts
+
+    loaded = jaxtts.load()
+    first, whole = [], []
+    for n in range(rounds + 2):
+        start = time.perf_counter()
+        chunks = loaded.stream(SENTENCE, seed=n)
+        next(chunks)
+        first.append(1e3 * (time.perf_counter() - start))
+        for _ in chunks:
+            pass
+        whole.append(1e3 * (time.perf_counter() - start))
+    return [
+        {"row": "stream, first chunk", "unit": "ms wall", "ours": statistics.median(first[2:]), "rounds": first},
+        {"row": "stream, last chunk", "unit": "ms wall", "ours": statistics.median(whole[2:]), "rounds": whole},
+    ]
 
 
 def cold(rounds: int) -> list[dict[str, Any]]:
