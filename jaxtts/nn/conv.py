@@ -2,7 +2,8 @@
 
 Flax's own `nnx.Conv` is not used because on CPU a 1-D convolution runs 1.5-2.5 times faster as a 2-D one with H=1,
 a strided transposed convolution's kernel gradient ~140 times faster in polyphase form, a depthwise one 2-3 times
-faster as shifted multiply-adds, a grouped one's kernel gradient ~90 times faster group by group, and `nnx.WeightNorm` (flax 0.12.8) never trains its scale.
+faster as shifted multiply-adds, a grouped one's kernel gradient ~90 times faster group by group, and `nnx.WeightNorm`
+(flax 0.12.8) never trains its scale.
 """
 
 from collections.abc import Callable
@@ -128,7 +129,7 @@ class ConvTranspose1d(nnx.Module):
         kernel = kernel.transpose(0, 2, 1, 3).reshape(taps, in_channels, stride * out_channels)
         length = (x.shape[1] - 1) * stride - 2 * self.padding + width + self.output_padding
         frames = -(-(self.padding + length) // stride)
-        # Padded here: of a convolution that pads, XLA swaps the operands in the kernel's gradient, 40 times slower on CPU.
+        # Padded here: if the convolution pads, XLA swaps the operands of its kernel's gradient, 40 times slower on CPU.
         x = jnp.pad(x, ((0, 0), (taps - 1, frames - x.shape[1]), (0, 0)))
         y = _convolve(x, kernel)  # [B, frames, stride * O]
         y = y.reshape(x.shape[0], frames * stride, out_channels)[:, self.padding : self.padding + length]
@@ -185,7 +186,7 @@ def _convolve(
 def _grouped(
     x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: tuple[int, int], groups: int
 ) -> jax.Array:
-    """One convolution a group, the stride moved into the channels: `stride` neighbouring frames become one of I * stride.
+    """One convolution a group, the stride moved into the channels: `stride` neighbouring frames become one.
 
     The zeros ahead are left to the convolutions as far as they fill whole frames: padded here, they cost more.
     """
