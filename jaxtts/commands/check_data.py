@@ -26,8 +26,10 @@ EXAMPLES = """\
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of every command that reads a corpus with a recipe's eyes."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the corpus (LJSpeech, VCTK or LibriTTS layout)")
-    parser.add_argument("--layout", help="ljspeech, speakers, vctk or libritts (default: what DIR looks like)")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="the corpus (LJSpeech, VCTK, LibriTTS layout), or a list file"
+    )
+    parser.add_argument("--layout", help="ljspeech, speakers, vctk, libritts, manifest, filelist (default: found out)")
     parser.add_argument("--column", choices=("normalized", "raw"), help="text of the LJSpeech layout")
     parser.add_argument("--config", metavar="RECIPE", help="take mel spec, front end and column from this recipe")
     parser.add_argument("--frontend", metavar="NAME", help="gruut, arpabet, espeak or characters (default gruut)")

@@ -16,6 +16,7 @@ same shapes at the same step, and a run that goes on with another number of proc
 
 import copy
 import hashlib
+import itertools
 import json
 import weakref
 from collections.abc import Iterator, Sequence
@@ -51,7 +52,7 @@ def _round_up(values: Any, multiple: int) -> np.ndarray:
 
 
 class Plan(NamedTuple):
-    """A batch before it is loaded: its number, its bucket, its utterances [B] (-1: a filler of the last batch)."""
+    """A batch before it is loaded: its number, its bucket, its utterances [B] (~p: p fills the last batch up)."""
 
     number: int
     bucket: int
@@ -114,8 +115,9 @@ class PlanIterator(grain.DatasetIterator):
             for place in left:
                 waiting[int(bucket_of[place])].append(place)
             self._shuffle()
-        if waiting[-1]:
-            waiting[-1] += [-1] * (size - len(waiting[-1]))
+        if left := waiting[-1]:  # filled with others, so that all count nearly alike in a mean
+            others = [p for p in range(len(bucket_of)) if p not in left]
+            waiting[-1] = left + [~p for p in itertools.islice(itertools.cycle(others + left), size - len(left))]
             return self._emit(len(waiting) - 1)
         raise StopIteration
 
@@ -204,7 +206,7 @@ def batches(
         segment_length: in samples, a multiple of the hop length; None gives whole utterances.
         buckets: how many shapes, or the shapes (frames, symbols) themselves: give `train.buckets` of the training
             part to the held-out one, so that nothing is compiled twice.
-        epochs: stop after so many; the last batch is then filled up with repeated utterances whose id is ''. None
+        epochs: stop after so many; the last batch is then filled up with other utterances again, whose id is ''. None
             never stops.
         process: which process this is.
         num_processes: how many there are.
@@ -286,8 +288,7 @@ class _Collate(NamedTuple):
 
     def __call__(self, plan: Plan) -> dict[str, Any]:
         places = plan.places[self.mine]
-        real = next(p for p in plan.places if p >= 0)
-        records = self.dataset.records([real if p < 0 else p for p in places])
+        records = self.dataset.records([~p if p < 0 else p for p in places])
         batch: dict[str, Any] = {
             "ids": ["" if p < 0 else str(self.dataset.ids[p]) for p in places],
             "batch_ids": [str(self.dataset.ids[p]) for p in plan.places if p >= 0],

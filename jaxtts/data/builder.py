@@ -116,7 +116,7 @@ class Corpus(FileReaderBuilder):
     def _each_chunk(self, what: str, items: Sequence[Any], work: Path, do: Callable[..., Any]) -> list[Any]:
         """Rows of all items: `do(Chunk)` leaves those of a chunk in a file, unless they are there already."""
         config = self.builder_config
-        size = min(512, max(16, math.ceil(len(items) / 64)))  # the same whoever does it
+        size = max(16, math.ceil(len(items) / 128))  # the same whoever does it
         chunks = [Chunk(n, list(items[i : i + size]), work / f"{what}-{n:05d}.json")
                   for n, i in enumerate(range(0, len(items), size))]  # fmt: skip
         missing = [c for c in chunks if not c.rows.is_file()]

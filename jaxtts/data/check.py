@@ -224,7 +224,7 @@ def judge(utterances: Sequence[Utterance], facts: Sequence[Facts], mel: MelSpec,
     """The verdict on a whole corpus, from what each of its utterances tells."""
     rates = Counter(f.rate for f in facts if f.rate)
     rate = limits.sample_rate or max(rates, key=lambda r: (rates[r], r), default=0)
-    paces = [f.samples / f.rate / len(f.tokens) for f in facts if f.rate == rate]
+    paces = [f.samples / f.rate / len(f.tokens) for f in facts if rate and f.rate == rate]
     pace = float(np.median(paces)) if paces else 0.0
     judged = dataclasses.replace(limits, sample_rate=rate or None)
     first: dict[str, Utterance] = {}

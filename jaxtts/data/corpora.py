@@ -6,10 +6,16 @@
                 or wav48/p225/p225_001.wav (older)
     libritts    .../SPEAKER/CHAPTER/ID.wav + ID.normalized.txt (or ID.original.txt, or *.trans.tsv)
 
+or a file that lists recordings, by paths from its own folder:
+
+    manifest    NeMo's JSON lines: {"audio_filepath": ..., "text": ..., "normalized_text": ..., "speaker": ...}
+    filelist    `path|text` or `path|speaker|text` (Tacotron 2, VITS)
+
 A reader lists what is there and reads no sound. An utterance whose recording or transcript is missing is listed too
 (with an empty text, or a path to nothing), so that `prepare` can report it: nothing is left out in silence.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,17 +36,18 @@ def read_corpus(folder: str | Path, layout: str | None = None, *, column: str = 
     """Lists the utterances of a corpus, in a fixed order.
 
     Args:
-        folder: the folder of the corpus.
-        layout: 'ljspeech', 'speakers', 'vctk' or 'libritts'; None finds out.
+        folder: the folder of the corpus, or a file that lists it.
+        layout: 'ljspeech', 'speakers', 'vctk' or 'libritts' for a folder, 'manifest' or 'filelist' for a file; None
+            finds out.
         column: text of the ljspeech layout: 'normalized' (the last column) or 'raw' (the second one, where the last
-            has lost its punctuation).
+            has lost its punctuation); libritts and manifest have both, too.
 
     Raises:
         ValueError: no layout fits, a line cannot be read, two utterances share an id, or there are none.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"corpus {str(folder)!r} is not a folder")
+    if not root.exists():
+        raise ValueError(f"corpus {str(folder)!r} is not a folder, nor a file that lists recordings")
     if column not in ("normalized", "raw"):
         raise ValueError(f"column is {column!r}; give 'normalized' or 'raw'")
     if layout is None:
@@ -48,10 +55,13 @@ def read_corpus(folder: str | Path, layout: str | None = None, *, column: str = 
         if layout is None:
             raise ValueError(
                 f"{root} is no corpus: looked for metadata.csv (ljspeech), */metadata.csv (speakers), txt/ and "
-                "wav48/ or wav48_silence_trimmed/ (vctk), *.normalized.txt, *.original.txt or *.trans.tsv (libritts)"
+                "wav48/ or wav48_silence_trimmed/ (vctk), *.normalized.txt, *.original.txt or *.trans.tsv (libritts); "
+                "a file of JSON lines with audio_filepath (manifest) or of path|text (filelist) is one, too"
             )
     elif layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
+    elif root.is_dir() == (layout in ("manifest", "filelist")):
+        raise ValueError(f"layout is {layout!r}, but {root} is a {'folder' if root.is_dir() else 'file'}")
     utterances = LAYOUTS[layout][1](root, column)
     if not utterances:
         raise ValueError(f"{root} (layout {layout}) has no utterances: is the corpus unpacked completely?")
@@ -121,6 +131,43 @@ def _libritts(root: Path, column: str) -> list[Utterance]:
     return utterances
 
 
+def _manifest(file: Path, column: str) -> list[Utterance]:
+    utterances = []
+    for number, line in _lines(file):
+        try:
+            entry = json.loads(line)
+            name, text = str(entry["audio_filepath"]), str(entry["text"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}:{number} is no JSON object with audio_filepath and text ({error})") from error
+        text = text if column == "raw" else str(entry.get("normalized_text") or text)
+        utterances.append(_listed(file, name, text, str(entry.get("speaker", ""))))
+    return utterances
+
+
+def _filelist(file: Path, column: str) -> list[Utterance]:
+    utterances = []
+    for number, line in _lines(file):
+        name, *middle, text = fields if len(fields := line.split("|")) in (2, 3) else ("", "")
+        if not name.lower().endswith(AUDIO_SUFFIXES):
+            raise ValueError(f"{file}:{number} is neither path|text nor path|speaker|text with a path to a sound file")
+        utterances.append(_listed(file, name, text, "".join(middle)))
+    return utterances
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    lines = enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip()]
+
+
+def _listed(file: Path, name: str, text: str, speaker: str) -> Utterance:
+    return Utterance(str(Path(name).with_suffix("")), file.parent / name, text.strip(), speaker.strip() or file.stem)
+
+
+def _is_manifest(file: Path) -> bool:
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
+        return next((line for line in lines if line.strip()), "").lstrip().startswith("{")
+
+
 def _any(root: Path, *patterns: str) -> bool:
     return any(next(root.glob(p), None) is not None for p in patterns)
 
@@ -130,4 +177,6 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, str], list[Utte
     "speakers": (lambda r: _any(r, "*/metadata.csv"), _speakers),
     "vctk": (lambda r: _any(r, "txt") and _any(r, "wav48", "wav48_silence_trimmed"), _vctk),
     "libritts": (lambda r: _any(r, "**/*.normalized.txt", "**/*.original.txt", "**/*.trans.tsv"), _libritts),
+    "manifest": (lambda r: r.is_file() and _is_manifest(r), _manifest),
+    "filelist": (lambda r: r.is_file(), _filelist),
 }

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtts.audio.spec import MelSpec
 from jaxtts.text import TextSpec
 
 INDEX, REJECTED = "index.json", "rejected.json"
+_ARRAYS = {"tokens": np.int32, "wave": np.int16, "mel": np.float32}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +74,9 @@ class Dataset:
 
     def records(self, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """The records of some utterances of this part: id, text, tokens, speaker, wave (int16), mel."""
-        records = self._source.__getitems__([int(self.rows[i]) for i in places])
-        return [r | {"id": r["id"].decode(), "text": r["text"].decode()} for r in records]
+        with self._lock:  # a reader serves one thread at a time
+            contents = [self._content(int(self.rows[i])) for i in places]
+        return [self._record(content) for content in contents]
 
     def select(self, places: Sequence[int] | np.ndarray) -> "Dataset":
         """The part that holds only these utterances."""
@@ -109,9 +112,42 @@ class Dataset:
             lines.append(f"{len(self.warnings)} warnings, the first: {self.warnings[0]}")
         return "\n".join(lines)
 
-    @functools.cached_property
-    def _source(self) -> Any:
-        import tensorflow_datasets as tfds
+    def _content(self, row: int) -> bytes:
+        """The serialised record; ArrayRecord's own data source starts threads for each call: 8 ms for 16 records."""
+        from array_record.python.array_record_module import (
+            ArrayRecordReader,  # pyright: ignore[reportAttributeAccessIssue]
+        )
 
-        builder: Any = tfds.builder_from_directory(str(self.path))
-        return builder.as_data_source("train")
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if shard not in self._readers:
+            path = self.path / f"corpus-train.array_record-{shard:05d}"
+            self._readers[shard] = ArrayRecordReader(str(path))
+        return self._readers[shard].read([row - int(self._starts[shard])])[0]
+
+    def _record(self, content: bytes) -> dict[str, Any]:
+        """What TFDS's `deserialize_example_np` gives in five times the time."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        example: Any = tf_example_pb2
+        fields = example.Example.FromString(content).features.feature
+        arrays = {name: np.frombuffer(fields[name].bytes_list.value[0], dtype) for name, dtype in _ARRAYS.items()}
+        return {
+            **{name: fields[name].bytes_list.value[0].decode() for name in ("id", "text")},
+            "speaker": fields["speaker"].int64_list.value[0],
+            **arrays,
+            "mel": arrays["mel"].reshape(-1, self.mel.num_bins),  # [T, M]
+        }
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        """The first row of each shard, and the number of rows [K + 1]."""
+        info = json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
+        return np.cumsum([0, *map(int, info["splits"][0]["shardLengths"])])
+
+    @functools.cached_property
+    def _readers(self) -> dict[int, Any]:
+        return {}
+
+    @functools.cached_property
+    def _lock(self) -> threading.Lock:
+        return threading.Lock()

@@ -174,3 +174,35 @@ def test_a_copy_with_another_transcript_says_so(tmp_path):
     (root / "wavs" / "t001.wav").write_bytes((root / "wavs" / "t000.wav").read_bytes())
     (rejected,) = check_corpus(read_corpus(root), MEL, TEXT, jobs=1, progress=False).rejected
     assert rejected["id"] == "t001" and rejected["reason"].endswith("wavs/t000.wav), but another transcript")
+
+
+def test_nothing_usable_is_a_report_too(tmp_path):
+    root = write_corpus(tmp_path / "digits", 3)
+    (root / "metadata.csv").write_text("t000|¹²³\nt001|漢字\n")
+    report = check_corpus(read_corpus(root), MEL, TEXT, jobs=1, progress=False)
+    assert report.totals == {"unknown symbols": 2} and not report.usable and report.pace == 0
+
+
+def test_vctk_and_libritts_report_what_is_missing(tmp_path):
+    vctk, libri = tmp_path / "VCTK", tmp_path / "LibriTTS"
+    layout = (
+        (vctk, "wav48_silence_trimmed/p225/p225_{:03d}_mic1.flac", "txt/p225/p225_{:03d}.txt"),
+        (
+            libri,
+            "dev-clean/84/121123/84_121123_{:06d}_000000.wav",
+            "dev-clean/84/121123/84_121123_{:06d}_000000.normalized.txt",
+        ),
+    )
+    for root, audio, transcript in layout:
+        for number in range(1, 5):
+            sound, text = root / audio.format(number), root / transcript.format(number)
+            sound.parent.mkdir(parents=True, exist_ok=True)
+            text.parent.mkdir(parents=True, exist_ok=True)
+            if number != 2:
+                soundfile.write(sound, voice("sentence " + "i" * number, number, 24000), 24000)
+            if number != 3:
+                text.write_text("sentence " + "i" * number)
+        report = check_corpus(read_corpus(root), MEL, TEXT, jobs=1, progress=False)
+        assert [r["kind"] for r in report.rejected] == ["missing recording", "missing transcript"]
+        assert [r["path"] for r in report.rejected] == [str(root / audio.format(n)) for n in (2, 3)]
+        assert len(report.usable) == 2 and report.speakers == 1

@@ -1,5 +1,7 @@
 """The layouts of public corpora."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxtts.data import read_corpus
@@ -67,6 +69,40 @@ def test_libritts(tmp_path, subset):
     assert [u.text for u in read_corpus(root, column="raw")] == ["Mr. Smith.", "Unrecorded.", "2 men"]
 
 
+def test_manifest(tmp_path):
+    lines = ['{"audio_filepath": "a/1.wav", "text": "Mr. X", "normalized_text": "mister X", "duration": 1.5}', "",
+             '{"audio_filepath": "/far/2.flac", "text": "Yes|no", "speaker": 7}']  # fmt: skip
+    root = write(tmp_path, {"train.json": "\n".join(lines)})
+    first, second = read_corpus(root / "train.json")
+    assert first == ("a/1", root / "a/1.wav", "mister X", "train")
+    assert second == ("/far/2", Path("/far/2.flac"), "Yes|no", "7")
+    assert read_corpus(root / "train.json", column="raw")[0].text == "Mr. X"
+
+
+def test_filelists(tmp_path):
+    root = write(tmp_path, {"one.txt": "wavs/a.wav|Hello.\nwavs/b.wav| \n", "many.txt": "x/a.wav|12|Hello.\n"})
+    one = [("wavs/a", "wavs/a.wav", "Hello.", "one"), ("wavs/b", "wavs/b.wav", "", "one")]
+    assert rows(read_corpus(root / "one.txt"), root) == one
+    assert rows(read_corpus(root / "many.txt", "filelist"), root) == [("x/a", "x/a.wav", "Hello.", "12")]
+
+
+@pytest.mark.parametrize(
+    ("content", "layout", "message"),
+    [
+        ('{"audio_filepath": "a.wav"}', None, "list:1 is no JSON object with audio_filepath and text .'text'"),
+        ('{"audio_filepath": "a.wav", "text": "x"}\n[1]', None, "list:2 is no JSON object"),
+        ("LJ001-0001|text|text", None, "list:1 is neither path.text nor"),
+        ("a.wav", None, "list:1 is neither"),
+        ("a.wav|1|en|x", None, "list:1 is neither"),
+        ("a.wav|x", "vctk", "layout is 'vctk', but .*list is a file"),
+        ("", None, "has no utterances"),
+    ],
+)
+def test_bad_lists_are_refused(tmp_path, content, layout, message):
+    with pytest.raises(ValueError, match=message):
+        read_corpus(write(tmp_path, {"list": content}) / "list", layout)
+
+
 @pytest.mark.parametrize(
     ("files", "layout", "message"),
     [
@@ -77,6 +113,7 @@ def test_libritts(tmp_path, subset):
         ({"metadata.csv": "a|b\na|c"}, None, "the id 'a' twice"),
         ({"metadata.csv": "a|b"}, "festvox", "layout is 'festvox'"),
         ({"metadata.csv": "a|b"}, "vctk", "has no utterances"),
+        ({"metadata.csv": "a|b"}, "filelist", "layout is 'filelist', but .* is a folder"),
     ],
 )
 def test_bad_folders_are_refused(tmp_path, files, layout, message):
