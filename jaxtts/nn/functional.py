@@ -93,8 +93,29 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout; `key=None` or `rate=0` returns x unchanged."""
     if key is None or rate == 0.0:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+    keep = hashed_bits(key, x.shape) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(keep, x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
+
+
+def hashed_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform uint32 of `shape`: a hash of the key and of each element's place; good enough for dropout.
+
+    Two rounds of the integer hash `lowbias32` (Chris Wellons, "Prospecting for Hash Functions"), the key entering ahead
+    of each. It fuses with what uses it and costs a tenth of threefry on CPU, where threefry's bits took a sixth of a
+    Glow-TTS step; like threefry's, they do not depend on how arrays lie on devices.
+    """
+    words = jax.random.key_data(key).ravel()
+    place, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return _lowbias32(_lowbias32(place + words[0]) ^ words[1])
+
+
+def _lowbias32(x: jax.Array) -> jax.Array:
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 def remat(call: Callable[..., Any], enabled: bool) -> Callable[..., Any]:
