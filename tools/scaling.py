@@ -240,32 +240,36 @@ def ring(size: float, devices: int, bandwidth: float, hops: int, latency: float)
     return (devices - 1) / devices * size / bandwidth + math.ceil(size / BUCKET) * hops * latency
 
 
-def communication(step: Step, machine: Machine, devices: int, fsdp: bool) -> float:
+def communication(step: Step, machine: Machine, devices: int, activations: int, fsdp: bool) -> float:
     """Seconds of all collectives of a step on so many devices, none hidden behind computation.
 
     In a node or slice the gradients are summed by a reduce-scatter and, unless the state is cut (FSDP: parameters are
     gathered instead), handed out by an all-gather; between nodes each device sums its own part with its like.
+
+    Args:
+        step: read at `DEVICES` devices.
+        machine: what it runs on.
+        devices: how many.
+        activations: bytes of the all-gathers that are no parameters: whole batches, which grow with the devices.
+        fsdp: whether the state is cut over the node or slice.
     """
     inner = min(devices, machine.node) if machine.node else devices
     outer = devices // inner
     bandwidth, hops = machine.reach(inner)
     gradients = step.large("all-reduce") + step.large("reduce-scatter") * DEVICES
-    handed_out = step.large("all-gather") if fsdp else gradients
-    seconds = ring(gradients, inner, bandwidth, hops, machine.latency)
-    seconds += ring(handed_out, inner, bandwidth, hops, machine.latency)
-    moved = (step.large("all-to-all") + step.large("collective-permute")) + (0 if fsdp else step.large("all-gather"))
-    seconds += ring(moved, inner, bandwidth, hops, machine.latency)
+    handed_out = step.large("all-gather") - activations if fsdp else gradients
+    moved = step.large("all-to-all") + step.large("collective-permute") + activations * devices / DEVICES
+    seconds = sum(ring(size, inner, bandwidth, hops, machine.latency) for size in (gradients, handed_out, moved))
     if outer > 1:
-        slow = machine.slow * LINK
-        seconds += 2 * ring(gradients / inner, outer, slow, outer - 1, machine.slow_latency)
+        parts = (2 * gradients + moved) / inner
+        seconds += ring(parts, outer, machine.slow * LINK, outer - 1, machine.slow_latency)
     trips = 2 * hops * machine.latency + 2 * (outer - 1) * machine.slow_latency
     return seconds + step.small() * trips
 
 
-def efficiency(step: Step, machine: Machine, devices: int, fsdp: bool, share: float) -> tuple[float, float]:
-    """Speed of a device among many over that of one alone: nothing overlaps, everything overlaps."""
+def efficiency(step: Step, machine: Machine, talking: float, share: float) -> tuple[float, float]:
+    """Speed of a device among many, `talking` seconds, over that of one alone: nothing overlaps, everything does."""
     computing = step.flops / (machine.peak * share)
-    talking = communication(step, machine, devices, fsdp)
     return computing / (computing + talking), computing / max(computing, talking)
 
 
@@ -277,12 +281,22 @@ and 512 devices. Nothing on this page was measured on accelerators. It is writte
     python tools/scaling.py --out docs/scaling.md
 
 which compiles the steps for {DEVICES} devices that a CPU pretends to have and parses the collectives out of XLA's
-text. Whole: each device holds the state (`fsdp=1`). Cut: the state is cut over all {DEVICES} (`fsdp={DEVICES}`).
+text (jax {jax.__version__}). Whole: each device holds the state (`fsdp=1`). Cut: the state is cut over all {DEVICES}
+(`fsdp={DEVICES}`). MB are 10^6 bytes.
 """
 
-READING = """READING"""
+READING = """- The large all-reduces are the gradients, once.
+- Cut, XLA for CPU sums whole gradients and each device keeps its part. For GPU and TPU it makes that a reduce-scatter,
+  half the traffic; the prediction counts half. The gathers are more than the parameters: a weight-normed kernel is
+  made of parameters that are cut again, and gathered once forward and once backward.
+- An all-gather in a step whose state is whole moves activations. jax 0.10 does not cut an FFT along the batch, so each
+  device of a HiFi-GAN run gathers all frames; that grows with the number of devices, and is counted so. jax 0.12 cuts
+  an FFT by itself."""
 
-PREDICTION = """PREDICTION"""
+PREDICTION = """\
+Each cell has the milliseconds that a step's collectives take, and the efficiency: the speed of a device among so many
+over that of one alone. The lower bound is for nothing hidden behind computation and a device that computes fast, the
+upper one for everything hidden and a device that computes slowly."""
 
 ASSUMPTIONS = f"""- A step reaches {COMPUTE[0]:.0%} to {COMPUTE[1]:.0%} of the bfloat16 peak on one device.
   Its operations are those that XLA counts in the step as traced for CPU, before it is cut; a loop's body counts once.
@@ -330,9 +344,9 @@ def page(plain: list[Step], cut: list[Step]) -> str:
                     if not machine.fits(n):
                         row.append("more than a slice")
                         continue
-                    bounds = [x for share in COMPUTE for x in efficiency(s, machine, n, fsdp, share)]
-                    sent = 1e3 * communication(s, machine, n, fsdp)
-                    row.append(f"{sent:.2f}, {100 * min(bounds):.0f} to {100 * max(bounds):.0f} %")
+                    talking = communication(s, machine, n, step.large("all-gather"), fsdp)
+                    bounds = [x for share in COMPUTE for x in efficiency(s, machine, talking, share)]
+                    row.append(f"{1e3 * talking:.2f}, {100 * min(bounds):.0f} to {100 * max(bounds):.0f} %")
                 lines.append("| " + " | ".join(row) + " |")
         lines.append("")
     lines += ["## Assumptions", "", ASSUMPTIONS]

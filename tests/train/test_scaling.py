@@ -60,12 +60,12 @@ def test_predictions(tool):
     machine = tool.Machine("", 1e15, 1e11, 0.0, "", node=8, slow=1e10)
     link = tool.LINK
     one_node = 2 * 7 / 8 * 1e9 / (1e11 * link)
-    assert tool.communication(step, machine, 8, False) == pytest.approx(one_node)
+    assert tool.communication(step, machine, 8, 0, False) == pytest.approx(one_node)
     eight_nodes = one_node + 2 * 7 / 8 * (1e9 / 8) / (1e10 * link)
-    assert tool.communication(step, machine, 64, False) == pytest.approx(eight_nodes)
-    assert tool.efficiency(step, machine, 64, False, 0.1) == pytest.approx((0.1 / (0.1 + eight_nodes), 1.0))
+    assert tool.communication(step, machine, 64, 0, False) == pytest.approx(eight_nodes)
+    assert tool.efficiency(step, machine, eight_nodes, 0.1) == pytest.approx((0.1 / (0.1 + eight_nodes), 1.0))
     torus = tool.Machine("", 1e15, 1e11, 1e-6, "", torus=((2, 2, 2), (4, 4, 4)))
     pieces, hops = -(-(10**9) // tool.BUCKET), 3
-    assert tool.communication(step, torus, 8, False) == pytest.approx(2 * one_node + 2 * pieces * hops * 1e-6)
-    assert tool.communication(step, torus, 64, False) < tool.communication(step, torus, 8, False)
+    assert tool.communication(step, torus, 8, 0, False) == pytest.approx(2 * one_node + 2 * pieces * hops * 1e-6)
+    assert tool.communication(step, torus, 64, 0, False) < tool.communication(step, torus, 8, 0, False)
     assert torus.fits(64) and not torus.fits(512)
