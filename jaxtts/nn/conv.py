@@ -195,10 +195,11 @@ def _grouped(
     out_length = (length + sum(padding) - dilation * (width - 1) - 1) // stride + 1
     taps = -(-width // stride)
     ahead, odd = divmod(padding[0], stride)
-    frames = -(-(odd + length) // stride)
+    span = dilation * (taps - 1)
+    frames = max(-(-(odd + length) // stride), span + 1)  # of a kernel longer than its input XLA swaps the operands
     x = jnp.pad(x, ((0, 0), (odd, frames * stride - odd - length), (0, 0)))
     kernel = jnp.pad(kernel, ((0, taps * stride - width), (0, 0), (0, 0)))
-    behind = out_length + dilation * (taps - 1) - ahead - frames
+    behind = max(out_length, span + 1) + span - ahead - frames
     parts = [
         _convolve(
             part.reshape(batch, frames, -1),
@@ -209,7 +210,7 @@ def _grouped(
         )
         for part, taken in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1))
     ]
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(parts, axis=-1)[:, :out_length]
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, dilation: int, padding: tuple[int, int]) -> jax.Array:

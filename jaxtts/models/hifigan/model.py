@@ -36,8 +36,7 @@ class GanConfig:
         stft_resolutions: its (n_fft, hop, window).
         pretrain_steps: steps with the spectral losses alone, before the discriminators start.
         periods, period_channels: of the multi-period discriminator.
-        num_scales, scale_channels, scale_groups: of the multi-scale discriminator; grouped convolutions are slow in
-            XLA on CPU, (1, 1, 1, 1, 1, 1, 1) avoids them.
+        num_scales, scale_channels, scale_groups: of the multi-scale discriminator.
         resolutions, resolution_channels: (n_fft, hop) and width of the multi-resolution discriminator.
     """
 
