@@ -9,11 +9,12 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxtts.synth.voice import Audio, Voice
     from jaxtts.text import FrontEnd
 
 HELP = """Speak a text into a sound file.
@@ -23,7 +24,8 @@ the format: .wav, .flac, .mp3, .ogg, .opus. The first time ever a function is co
 EXAMPLES = """\
   jaxtts say "Hello, world." -o hello.wav
   jaxtts say -f chapter.txt -o chapter.flac --length-scale 1.1
-  echo "From a pipe." | jaxtts say --output-raw | aplay -r 22050 -f S16_LE -t raw -
+  echo "From a pipe." | jaxtts say --stream | aplay -r 22050 -f S16_LE -t raw -
+  jaxtts say -f chapter.txt -o chapter.flac --timestamps chapter.srt
   jaxtts say "See what you hear." -o see.wav --plot see.png
   jaxtts say "Another voice." --voice runs/voice -o other.mp3 --seed 3"""
 
@@ -36,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", "--out-path", "--output-file", metavar="OUT", help="sound file; '-' writes WAV to stdout"
     )
-    parser.add_argument("--output-raw", action="store_true", help="16-bit little-endian samples to standard output")
+    parser.add_argument(
+        "--output-raw", "--stream", action="store_true",
+        help="16-bit little-endian samples to standard output, the first while the others are made",
+    )  # fmt: skip
     parser.add_argument(
         "-v", "--voice", "-m", "--model", "--model-path", metavar="VOICE",
         help="an embedded voice's name or a voice folder (default: the embedded voice)",
@@ -49,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length-scale", type=float, metavar="X", help="above 1 is slower (default: the voice's)")
     parser.add_argument("--noise-scale", type=float, metavar="X", help="0 is flat, higher varies more")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound (default 0)")
+    parser.add_argument(
+        "--timestamps", type=Path, metavar="FILE", help="when each word sounds: .json with phonemes, or .srt subtitles"
+    )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw mel spectrogram and alignment")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error")
 
@@ -56,10 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Speaks."""
     text = _text(args)
-    if not args.output and not args.output_raw and not args.plot:
+    if not any((args.output, args.output_raw, args.plot, args.timestamps)):
         raise ValueError("nowhere to put the sound: give -o out.wav, or --output-raw for standard output")
+    from jaxtts.synth.timestamps import check
     from jaxtts.synth.voice import load
     from jaxtts.text import Sentence
+
+    if args.timestamps:
+        check(args.timestamps)
 
     voice = load(args.voice, acoustic=args.acoustic, vocoder=args.vocoder)
     sentences = _begin(lambda: _read(voice.front_end, text))
@@ -68,30 +80,54 @@ def run(args: argparse.Namespace) -> None:
     found = sentences()
     if "error" in found:
         raise ValueError(found["error"])
-    (audio,) = voice.speak(
-        [[Sentence(*s) for s in found["sentences"]]],
-        speaker=args.speaker,
-        length_scale=args.length_scale,
-        noise_scale=args.noise_scale,
-        seed=args.seed,
-    )
+    read = [Sentence(*s) for s in found["sentences"]]
+    manner = {
+        "speaker": args.speaker, "length_scale": args.length_scale, "noise_scale": args.noise_scale, "seed": args.seed,
+    }  # fmt: skip
+    if args.output_raw and not args.plot and not args.timestamps:
+        duration = _stream(voice.stream_sentences(read, **manner))
+    else:
+        (audio,) = voice.speak([read], **manner)
+        duration = audio.duration
+        _put(args, voice, audio)
+    if not args.quiet:
+        for note in found["notes"]:
+            print(f"jaxtts: {note}", file=sys.stderr)
+        to_stdout = args.output_raw or args.output == "-"
+        where = "standard output" if to_stdout else args.output or args.plot or args.timestamps
+        print(f"{where}: {duration:.2f} s, {voice.sample_rate} Hz, voice {voice.name}", file=sys.stderr)
+
+
+def _stream(chunks: "Iterable[Audio]") -> float:
+    """Writes raw samples as they come; returns how many seconds they were."""
+    duration = 0.0
+    for chunk in chunks:
+        _write(chunk, raw=True)
+        duration += chunk.duration
+    return duration
+
+
+def _put(args: argparse.Namespace, voice: "Voice", audio: "Audio") -> None:
+    """Writes every file that was asked for."""
     if args.plot:
         from jaxtts.synth.plot import save_plot
 
         save_plot(args.plot, audio, voice.files.acoustic.mel)
+    if args.timestamps:
+        audio.save_timestamps(args.timestamps)
     if args.output_raw or args.output == "-":
-        from jaxtts.audio.io import encode
-
-        sound = encode(audio.samples, audio.sample_rate)
-        sys.stdout.buffer.write(sound[-2 * len(audio.samples) :] if args.output_raw else sound)
-        sys.stdout.buffer.flush()
+        _write(audio, raw=args.output_raw)
     elif args.output:
         audio.save(args.output)
-    if not args.quiet:
-        for note in found["notes"]:
-            print(f"jaxtts: {note}", file=sys.stderr)
-        where = "standard output" if args.output_raw or args.output == "-" else args.output or args.plot
-        print(f"{where}: {audio.duration:.2f} s, {audio.sample_rate} Hz, voice {voice.name}", file=sys.stderr)
+
+
+def _write(audio: "Audio", raw: bool) -> None:
+    """A WAV file, or its samples alone, to standard output."""
+    from jaxtts.audio.io import encode
+
+    sound = encode(audio.samples, audio.sample_rate)
+    sys.stdout.buffer.write(sound[-2 * len(audio.samples) :] if raw else sound)
+    sys.stdout.buffer.flush()
 
 
 def _read(front_end: "FrontEnd", text: str) -> dict[str, Any]:

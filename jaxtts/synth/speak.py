@@ -129,12 +129,12 @@ class Speaker:
         rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]
         for b, line in enumerate(rows):
             text[b, : len(line.ids)], scales[b, : len(line.ids)] = line.ids, line.scales
-            if line.noise_scale and b < len(lines):
-                rng = np.random.default_rng((line.seed, line.index))
+            if line.manner.noise_scale and b < len(lines):
+                rng = np.random.default_rng((line.manner.seed, line.index))
                 noise[b] = rng.standard_normal(noise.shape[1:], np.float32)
         lengths = np.array([len(line.ids) for line in rows], np.int32)
-        speaker = np.array([line.speaker for line in rows], np.int32)
-        return [text, lengths, speaker, noise, np.array([line.noise_scale for line in rows], np.float32), scales]
+        speaker = np.array([line.manner.speaker for line in rows], np.int32)
+        return [text, lengths, speaker, noise, np.array([line.manner.noise_scale for line in rows], np.float32), scales]
 
     def _call(self, parts: tuple[str, ...], inputs: list[np.ndarray]) -> list[np.ndarray]:
         """Runs the compiled function of one half or of both on a bucket's inputs."""

@@ -13,13 +13,15 @@ import numpy as np
 from jaxtts import voices
 from jaxtts.audio import io
 from jaxtts.audio.spec import require_same
+from jaxtts.synth import timestamps
 from jaxtts.synth.ahead import ahead
 from jaxtts.synth.folder import VoiceFiles, read_half, read_voice
+from jaxtts.synth.timestamps import TimedWord, timed_words
 from jaxtts.text import FrontEnd, Sentence, split_long
 from jaxtts.text.symbols import SPACE
 
 if TYPE_CHECKING:
-    from jaxtts.synth.speak import Speaker
+    from jaxtts.synth.speak import Speaker, Spoken
 
 MAX_SYMBOLS = 256  # longer sentences are cut at commas or words
 T = TypeVar("T")
@@ -37,6 +39,8 @@ class Segment:
         start: first sample.
         mel: [T, M].
         durations: frames of each symbol, int32 [S]; they sum to at least T (the flow may drop an odd last frame).
+        words: when each word and phoneme sounds.
+        part: 0 for a sentence's first piece, 1 for its second, ...
     """
 
     text: str
@@ -44,6 +48,8 @@ class Segment:
     start: int
     mel: np.ndarray = field(repr=False)
     durations: np.ndarray = field(repr=False)
+    words: tuple[TimedWord, ...] = field(default=(), repr=False)
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,19 @@ class Audio:
         """Seconds."""
         return len(self.samples) / self.sample_rate
 
+    @property
+    def timestamps(self) -> tuple[TimedWord, ...]:
+        """When each word and its phonemes sound (`timestamps.TimedWord`: text, start, end, phonemes; seconds)."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+    def save_timestamps(self, path: str | Path) -> None:
+        """Writes when each word sounds: .json, with phonemes, or .srt subtitles.
+
+        Raises:
+            ValueError: unknown suffix, missing folder, or an Audio that was not made by `Voice.synthesize`.
+        """
+        timestamps.save(path, self)
+
     def save(self, path: str | Path) -> None:
         """Writes .wav, .flac, .mp3, .ogg or .opus, whole or not at all.
 
@@ -69,28 +88,6 @@ class Audio:
         io.save(path, self.samples, self.sample_rate)
 
 
-class Piece(NamedTuple):
-    """What the model speaks in one go.
-
-    Attributes:
-        ids: symbols [S] int32.
-        index: its place in its text, which seeds its noise.
-        text: the words.
-        pause: seconds of silence behind it.
-        scales: how slowly each symbol is spoken, float32 [S].
-        speaker, noise_scale, seed: as `Voice.synthesize` takes them.
-    """
-
-    ids: np.ndarray
-    index: int
-    text: str
-    pause: float
-    scales: np.ndarray
-    speaker: int
-    noise_scale: float
-    seed: int
-
-
 class Manner(NamedTuple):
     """How one text is spoken: the arguments of `Voice.synthesize`, checked and without None."""
 
@@ -98,6 +95,33 @@ class Manner(NamedTuple):
     length_scale: float
     noise_scale: float
     seed: int
+
+
+class Piece(NamedTuple):
+    """What the model speaks in one go.
+
+    Attributes:
+        ids: symbols [S] int32; none for a pause.
+        index: its place in its text, which seeds its noise.
+        text: the words.
+        pause: seconds of silence behind it if another follows.
+        rest: seconds of silence behind it if none does.
+        scales: how slowly each symbol is spoken, float32 [S].
+        tokens, words: what the front end made of it; no words where it does not tell them apart.
+        part: its place in its sentence.
+        manner: how its text is spoken.
+    """
+
+    ids: np.ndarray
+    index: int
+    text: str
+    pause: float
+    rest: float
+    scales: np.ndarray
+    manner: Manner
+    tokens: Sequence[str] = ()
+    words: Sequence[str] = ()
+    part: int = 0
 
 
 class Voice:
@@ -166,8 +190,8 @@ class Voice:
         _, columns = _broadcast({"text": list(texts), **arguments})
         manners = [self._manner(*row) for row in zip(*(columns[name] for name in arguments))]
         pieces = [list(self._pieces(sentences, manner)) for sentences, manner in zip(texts, manners)]
-        spoken = iter(self._speaker.speak([piece for part in pieces for piece in part]))
-        return [self._join(part, [next(spoken) for _ in part]) for part in pieces]
+        spoken = iter(self._speaker.speak([piece for part in pieces for piece in part if len(piece.ids)]))
+        return [self._join(part, spoken) for part in pieces]
 
     def stream(
         self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
@@ -188,32 +212,36 @@ class Voice:
             ValueError: as `synthesize`; what can be known at once is raised by the call, not by the iterator.
         """
         _require_text(text)
-        manner = self._manner(speaker, length_scale, noise_scale, seed)
-        return self.stream_sentences(self.front_end.read(text), manner)
+        return self.stream_sentences(
+            self.front_end.read(text), speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
+        )
 
     def stream_sentences(
-        self, sentences: Iterable[Sentence], manner: Manner | None = None
-    ) -> Generator[Audio, None, None]:
-        """Like `stream`, for a text that the front end reads already."""
-        manner = manner or self._manner(None, None, None, 0)
-        speaker = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
-        return self._audios(self._samples(speaker, sentences, manner))
+        self, sentences: Iterable[Sentence], *, speaker: str | int | None = None, length_scale: float | None = None,
+        noise_scale: float | None = None, seed: int = 0,
+    ) -> Generator[Audio, None, None]:  # fmt: skip
+        """Like `stream`, for a text that `front_end.read` or `front_end.sentences` reads."""
+        manner = self._manner(speaker, length_scale, noise_scale, seed)
+        compiled = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
+        return self._audios(self._samples(compiled, sentences, manner))
 
     def _audios(self, samples: Iterable[np.ndarray]) -> Generator[Audio, None, None]:
         with closing(ahead(samples)) as parts:
             for part in parts:
                 yield Audio(part, self.sample_rate)
 
-    def _samples(self, speaker: "Speaker", sentences: Iterable[Sentence], manner: Manner) -> Iterator[np.ndarray]:
+    def _samples(self, compiled: "Speaker", sentences: Iterable[Sentence], manner: Manner) -> Iterator[np.ndarray]:
         """The chunks of a stream, silence ahead of the sentence that it precedes."""
         before: Piece | None = None
         for piece in self._pieces(sentences, manner):
             lead = self._silence(before.pause) if before else np.zeros(0, np.float32)
-            for samples in speaker.stream(piece):
+            for samples in compiled.stream(piece) if len(piece.ids) else ():
                 yield np.concatenate([lead, samples]) if len(lead) else samples
                 lead = lead[:0]
+            if len(lead):  # the piece was a pause
+                yield lead
             before = piece
-        if before and len(end := self._silence(before.pause - self.files.sentence_pause)):
+        if before and len(end := self._silence(before.rest)):
             yield end
 
     @cached_property
@@ -249,33 +277,44 @@ class Voice:
         index = 0
         limit = MAX_SYMBOLS // 2 - 2 if self.files.text.blank is not None else MAX_SYMBOLS - 2
         for sentence in sentences:
+            if not sentence.tokens:
+                yield Piece(np.zeros(0, np.int32), index, "", sentence.pause, 0.0, np.zeros(0, np.float32), manner)
+                continue
             parts, place = split_long(sentence.tokens, limit), 0
+            words = sentence.text.split(" ")
+            words = words if len(words) == sentence.tokens.count(SPACE) + 1 else []
             for number, tokens in enumerate(parts):
-                pause = sentence.pause + self.files.sentence_pause if number == len(parts) - 1 else 0.0
+                rest = sentence.pause if number == len(parts) - 1 else 0.0
+                pause = rest or (self.files.sentence_pause if number == len(parts) - 1 else 0.0)
                 scales = np.full(len(tokens), manner.length_scale, np.float32)
                 if sentence.rates:
                     scales /= np.asarray(sentence.rates[place : place + len(tokens)], np.float32)
                 scales = scales[self.front_end.places(len(tokens)).clip(0, len(tokens) - 1)]
                 ids = self.front_end.encode(tokens)
-                yield Piece(
-                    ids, index, sentence.text, pause, scales, manner.speaker, manner.noise_scale, manner.seed
-                )  # fmt: skip
+                own = words[: tokens.count(SPACE) + 1]
+                yield Piece(ids, index, sentence.text, pause, rest, scales, manner, tokens, own, number)
                 index, place = index + 1, place + len(tokens)
-                place += sentence.tokens[place : place + 1] == [SPACE]  # which the cut leaves out
+                at_space = sentence.tokens[place : place + 1] == [SPACE]  # which the cut leaves out
+                place, words = place + at_space, words[len(own) - (not at_space) :]
 
-    def _join(self, pieces: list[Piece], spoken: list) -> Audio:
+    def _join(self, pieces: list[Piece], spoken: Iterator["Spoken"]) -> Audio:
         samples, segments, position = [], [], 0
-        for number, (piece, s) in enumerate(zip(pieces, spoken)):
-            symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
-            segments.append(Segment(piece.text, symbols, position, s.mel, s.durations))
-            last = number == len(pieces) - 1
-            silence = self._silence(piece.pause - self.files.sentence_pause if last else piece.pause)
-            samples += [s.wave, silence]
-            position += len(s.wave) + len(silence)
+        for number, piece in enumerate(pieces):
+            if len(piece.ids):
+                wave, mel, durations = next(spoken)
+                symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
+                frames = np.minimum(np.concatenate([[0], np.cumsum(durations)]), len(mel))
+                edges = (position + frames * self.files.vocoder.mel.hop_length) / self.sample_rate
+                words = timed_words(piece.words, piece.tokens, self.front_end.places(len(piece.tokens)), edges)
+                segments.append(Segment(piece.text, symbols, position, mel, durations, words, piece.part))
+                samples.append(wave)
+                position += len(wave)
+            samples.append(self._silence(piece.rest if number == len(pieces) - 1 else piece.pause))
+            position += len(samples[-1])
         return Audio(np.concatenate(samples), self.sample_rate, tuple(segments))
 
     def _silence(self, seconds: float) -> np.ndarray:
-        return np.zeros(math.ceil(max(0.0, seconds) * self.sample_rate), np.float32)
+        return np.zeros(math.ceil(seconds * self.sample_rate), np.float32)
 
 
 def _broadcast(arguments: dict[str, Any]) -> tuple[int | None, dict[str, list]]:

@@ -27,7 +27,7 @@ class Phonemizer:
             language, preserve_punctuation=True, with_stress=True, language_switch="remove-flags"
         )
 
-    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
+    def __call__(self, text: str) -> Iterable[Sentence]:
         sentences = split_sentences(text)
         for sentence, phonemes in zip(sentences, self._backend.phonemize(sentences, strip=True), strict=True):
             yield Sentence(sentence, list(phonemes))

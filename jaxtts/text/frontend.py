@@ -19,11 +19,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from jaxtts.text import ssml
 from jaxtts.text.normalise import normalise
+from jaxtts.text.ssml import Document
 from jaxtts.text.symbols import CHARACTERS, GLOW_TTS, GRUUT_EN_US, IPA_TO_ARPABET, SPACE, STRESS, TERMINAL, VITS
 
 DEFAULT_SYMBOLS = {"gruut": GRUUT_EN_US, "arpabet": GLOW_TTS, "espeak": VITS, "characters": CHARACTERS}
-_SSML_ELEMENTS = {"speak", "p", "s", "w", "token", "sub", "say-as", "phoneme", "break"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +72,13 @@ class TextSpec:
 
 
 class Word(NamedTuple):
-    """A spoken word: its spelling, its phonemes, the punctuation and the pause in seconds behind it."""
+    """A spoken word: its spelling, its phonemes, the punctuation and the pause in seconds behind it, its rate."""
 
     text: str
     phonemes: tuple[str, ...]
     mark: str = ""
     pause: float = 0.0
+    rate: float = 1.0
 
 
 class Sentence(NamedTuple):
@@ -84,8 +86,8 @@ class Sentence(NamedTuple):
 
     Attributes:
         text: the words as spoken, numbers and abbreviations written out.
-        tokens: symbols of the inventory.
-        pause: seconds of silence asked for behind it (SSML `<break>`), beyond the model's own.
+        tokens: symbols of the inventory; none for a pause ahead of the first sentence.
+        pause: seconds of silence asked for behind it (SSML `<break>`), in place of the voice's own; 0: none asked for.
         rates: how fast each token is to be spoken (SSML `<prosody>`), 1 being as usual; empty: all as usual.
     """
 
@@ -96,9 +98,9 @@ class Sentence(NamedTuple):
 
 
 class Backend(Protocol):
-    """What a front end needs: clean text (or checked SSML) to sentences."""
+    """What a front end needs: clean text (gruut's: or SSML that has been read) to sentences."""
 
-    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]: ...
+    def __call__(self, text: Any) -> Iterable[Sentence]: ...
 
 
 def build(spec: TextSpec) -> "FrontEnd":
@@ -142,23 +144,25 @@ class FrontEnd:
 
     def read(self, text: str, strict: bool = False) -> Iterator[Sentence]:
         """Like `sentences`, one by one: what is plain text is phonemised no further than it is asked for."""
-        ssml = re.match(r"\s*<speak[\s/>]", text) is not None
-        clean, unknown = (self._clean_ssml if ssml else self._clean)(text)
+        marked_up = re.match(r"\s*<speak[\s/>]", text) is not None
+        clean, unknown = (self._clean_ssml if marked_up else self._clean)(text)
         if unknown:
             names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
             if strict:
                 raise ValueError(f"cannot speak {names} in {_excerpt(text)}: remove or replace them")
             warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=3)
-        return self._speakable(clean, ssml, f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
+        return self._speakable(clean, f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
 
-    def _speakable(self, clean: str, ssml: bool, complaint: str) -> Iterator[Sentence]:
+    def _speakable(self, clean: str | Document, complaint: str) -> Iterator[Sentence]:
         found = False
-        for sentence in self._backend(clean, ssml) if clean else ():
+        for sentence in self._backend(clean) if clean else ():
             if self.spec.frontend == "arpabet":
                 sentence = _to_arpabet(sentence)
             if any(t[-1].isalnum() for t in sentence.tokens):
                 found = True
                 yield sentence
+            elif sentence.pause:
+                yield Sentence("", [], sentence.pause)
         if not found:
             raise ValueError(complaint)
 
@@ -221,47 +225,28 @@ class FrontEnd:
         clean = re.sub(r" +(?=[ ,;:.?!])", "", clean.translate({ord(c): " " for c in missing}))
         return clean if any(map(str.isalnum, clean)) else "", unknown
 
-    def _clean_ssml(self, text: str) -> tuple[str, list[str]]:
+    def _clean_ssml(self, text: str) -> tuple[str | Document, list[str]]:
         """Checks the elements of SSML and cleans the text between them."""
-        try:
-            root = ElementTree.fromstring(text.strip())
-        except (ElementTree.ParseError, ValueError) as error:
-            raise ValueError(f"broken SSML in {_excerpt(text)}: {error}") from error
         unknown: dict[str, None] = {}
 
-        def clean(part: str | None) -> str:
-            if part is None or not part.strip():
-                return part or ""
+        def clean(part: str) -> str:
             spoken, missing = self._clean(part)
             unknown.update(dict.fromkeys(missing))
-            before, after = (" " if part[i].isspace() else "" for i in (0, -1))
-            return before + spoken + after
+            return spoken
 
-        for element in root.iter():
-            name = str(element.tag).rpartition("}")[2]
-            if name not in _SSML_ELEMENTS:
-                raise ValueError(f"SSML element <{name}> is not supported: take {', '.join(sorted(_SSML_ELEMENTS))}")
-            if name not in ("speak", "p", "s") and self.spec.frontend not in ("gruut", "arpabet"):
-                raise ValueError(f"SSML element <{name}> needs the front end 'gruut', not {self.spec.frontend!r}")
-            time = element.get("time", "")
-            if name == "break" and not re.fullmatch(r"\d{1,3}(\.\d+)?s|\d{1,6}ms", time):
-                raise ValueError(f"SSML break has time={time!r}: take seconds or milliseconds, '0.5s' or '500ms'")
-            if name == "phoneme":  # one word for gruut, which would speak the others beside the phonemes
-                element.set("ph", "".join(element.get("ph", "").split()))
-                element.text = "".join(filter(str.isalpha, "".join(element.itertext()).lower())) or "x"
-                element[:] = []
-            element.tag = name
-            for attribute in list(element.attrib):
-                if attribute.endswith("}lang") and element.attrib.pop(attribute)[:2].lower() != self.spec.language[:2]:
-                    raise ValueError(f"SSML asks for another language than this voice's {self.spec.language!r}")
-            element.text, element.tail = clean(element.text), clean(element.tail)
-        plain = "".join(root.itertext()).strip()
-        if self.spec.frontend in ("gruut", "arpabet") and plain:
-            return ElementTree.tostring(root, encoding="unicode"), list(unknown)
+        try:
+            document = ssml.read(text.strip(), self.spec.language, clean)
+        except ElementTree.ParseError as error:
+            raise ValueError(f"broken SSML in {_excerpt(text)}: {error}") from error
+        plain = document.plain.strip()
+        if self.spec.frontend in ("gruut", "arpabet"):
+            return document if plain else "", list(unknown)
+        if found := set(re.findall(r"<(\w[\w-]*)", text)) - {"speak", "p", "s"}:
+            raise ValueError(f"SSML element <{min(found)}> needs the front end 'gruut', not {self.spec.frontend!r}")
         return plain, list(unknown)
 
 
-def _characters(text: str, ssml: bool = False) -> Iterable[Sentence]:
+def _characters(text: str) -> Iterable[Sentence]:
     """The front end that needs nothing: a token is a character."""
     return [Sentence(sentence, list(sentence)) for sentence in split_sentences(text)]
 
@@ -287,15 +272,20 @@ def assemble(words: Iterable[Word]) -> Iterable[Sentence]:
         cut = next((i + 1 for i, w in enumerate(words) if w.pause), len(words))
         head, words = words[:cut], words[cut:]
         tokens: list[str] = []
+        rates: list[float] = []
         for word in head:
             tokens += [SPACE] if tokens else []
             for phoneme in word.phonemes:
                 tokens += [p for p in (phoneme[:1], phoneme[1:]) if p] if phoneme[:1] in STRESS else [phoneme]
             tokens += [word.mark] if word.mark else []
+            rates += [word.rate] * (len(tokens) - len(rates))
         if tokens and tokens[-1] not in TERMINAL:
             tokens = tokens[:-1] if tokens[-1] in (",", ";", ":") else tokens
             tokens.append(".")
-        yield Sentence(" ".join(w.text + w.mark for w in head), tokens, head[-1].pause)
+            rates = [*rates, head[-1].rate][: len(tokens)]
+        as_usual = all(rate == 1 for rate in rates)
+        text = " ".join("\u00a0".join(w.text.split()) + w.mark for w in head)  # as many words as spaces separate
+        yield Sentence(text, tokens, head[-1].pause, () if as_usual else rates)
 
 
 def split_long(tokens: Sequence[str], max_tokens: int) -> list[list[str]]:

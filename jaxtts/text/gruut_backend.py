@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts.text.frontend import Sentence, Word, assemble
+from jaxtts.text.ssml import Document
 from jaxtts.text.symbols import EN_US_CONSONANTS, EN_US_VOWELS, PUNCTUATION, TERMINAL
 
 FULL_LOAD = 25  # reading the whole lexicon takes as long as this many scans
@@ -89,20 +90,22 @@ class Phonemizer:
         self._model: Any = None
         self._lock = threading.Lock()
 
-    def __call__(self, text: str, ssml: bool = False) -> Iterable[Sentence]:
-        waiting = [(text, True)] if ssml else list(pieces(text))
+    def __call__(self, text: str | Document) -> Iterable[Sentence]:
+        if isinstance(text, Document):
+            yield from self._marked_up(text)
+            return
+        waiting = list(pieces(text))
         sentences: list[list[Word]] = [[]]
         at_once = 1  # pieces: the first one quickly, the others in fewer and fewer scans of the lexicon
         while waiting:
             group, waiting = waiting[:at_once], waiting[at_once:]
             at_once *= 8
-            words = {w for piece, _ in group for w in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", piece)}
             with self._lock:
-                self.lexicon.fetch(form for word in words for form in spellings(word))
+                self._fetch(" ".join(piece for piece, _ in group))
             for piece, whole in group:
                 with self._lock:
-                    spoken = None if ssml else self.plain(piece)
-                    for found in self._by_gruut(piece, ssml) if spoken is None else spoken:
+                    spoken = self.plain(piece)
+                    for found in self._by_gruut(piece) if spoken is None else spoken:
                         sentences[-1].extend(found)
                         sentences.append([])
                 if not whole and len(sentences) > 1 and sentences[-2][-1].mark not in TERMINAL:
@@ -111,6 +114,24 @@ class Phonemizer:
                     yield from assemble(done)
                 del sentences[:-1]
         yield from assemble(sentences[-1])
+
+    def _fetch(self, text: str) -> None:
+        words = set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text))
+        self.lexicon.fetch(form for word in words for form in spellings(word))
+
+    def _marked_up(self, document: Document) -> Iterable[Sentence]:
+        """Sentences of SSML: between words of different runs lie the breaks between the runs."""
+        with self._lock:
+            self._fetch(document.plain)
+            found = self._by_gruut(document.xml, ssml=True)
+        runs = [[document.runs[int(word.rate)] for word in words] for words in found]
+        order = [run for sentence in runs for run in sentence] + document.runs[-1:]
+        if len(order) > 1 and order[0].pause:
+            yield Sentence("", [], order[0].pause)
+        later = iter(order[1:])
+        for words, own in zip(found, runs):
+            pauses = [next(later).pause - run.pause for run in own]
+            yield from assemble(w._replace(rate=r.rate, pause=p) for w, r, p in zip(words, own, pauses))
 
     def plain(self, text: str) -> list[list[Word]] | None:
         """Words of each sentence by the lexicon alone, or None if that may differ from what gruut says."""
@@ -162,9 +183,15 @@ class Phonemizer:
         return phonemes
 
     def _by_gruut(self, text: str, ssml: bool = False) -> list[list[Word]]:
-        """Words of each sentence as gruut reads it; what it fails on is given to it in smaller parts."""
+        """Words of each sentence as gruut reads it; what it fails on is given to it in smaller parts.
+
+        With SSML the rate of a word is the name of its `voice`, a number.
+        """
         try:
-            sentences = list(self._processor.sentences(*self._processor(text, ssml=ssml)))
+            graph, root = self._processor(text, ssml=ssml)
+            if ssml:
+                _hand_down_voices(graph, root)
+            sentences = list(self._processor.sentences(graph, root))
         except Exception as error:  # gruut lets through whatever its number and date libraries raise
             if ssml:
                 raise ValueError(f"cannot read the SSML: {type(error).__name__} {error}") from error
@@ -183,12 +210,19 @@ class Phonemizer:
                 phonemes = word.phonemes
                 if all(len(p.rstrip("͡")) <= 1 for p in phonemes):  # SSML's `ph`, which gruut takes to pieces
                     phonemes = _PHONEME.findall("".join(phonemes))
-                words.append(Word(word.text, tuple(phonemes)))
-            if word.pause_after_ms and words:
-                words[-1] = words[-1]._replace(pause=words[-1].pause + word.pause_after_ms / 1000)
-        if sentence.pause_after_ms and words:
-            words[-1] = words[-1]._replace(pause=words[-1].pause + sentence.pause_after_ms / 1000)
+                words.append(Word(word.text, tuple(phonemes), rate=float(word.voice or 1)))
         return words
+
+
+def _hand_down_voices(graph: Any, root: Any) -> None:
+    """Gives the words that gruut wrote a number or a date out in the voice of that number or date."""
+    below = [root.node]
+    while below:
+        parent = below.pop()
+        for child in graph.successors(parent):
+            node = graph.nodes[child]["data"]
+            node.voice = getattr(node, "voice", "") or getattr(graph.nodes[parent]["data"], "voice", "")
+            below.append(child)
 
 
 def pieces(text: str) -> Iterable[tuple[str, bool]]:

@@ -70,7 +70,36 @@ def test_say_reads_stdin_and_writes_stdout(voice_folder, tmp_path):
     assert raw.returncode == 0, raw.stderr
     wav = subprocess.run([*command, "-", "-o", "-", "--seed", "0"], **options, env=env)
     assert wav.returncode == 0 and wav.stdout[:4] == b"RIFF"
-    assert len(raw.stdout) > 1000 and wav.stdout.endswith(raw.stdout)
+    streamed, whole = (np.frombuffer(x, "<i2").astype(int) for x in (raw.stdout, wav.stdout[-len(raw.stdout) :]))
+    assert len(raw.stdout) > 1000 and len(wav.stdout) - len(raw.stdout) < 100
+    assert np.abs(streamed - whole).max() <= 4  # 1e-4
+
+
+def test_say_streams(run, voice_folder, monkeypatch):
+    """Raw samples come chunk by chunk, and one that is asked for with timestamps all at once."""
+    from jaxtts.synth.voice import Voice
+
+    chunks, written = [], []
+    inner = Voice.stream_sentences
+    monkeypatch.setattr(Voice, "stream_sentences", lambda *a, **k: (chunks.append(c) or c for c in inner(*a, **k)))
+    monkeypatch.setattr("jaxtts.commands.say._write", lambda audio, raw: written.append((raw, len(audio.samples))))
+    text = "Hello there. " * 4
+    code, _, err = run("say", text, "--stream", "--voice", voice_folder, "--seed", "2")
+    assert code == 0 and "standard output: " in err
+    assert len(chunks) >= 4 and written == [(True, len(c.samples)) for c in chunks]
+    total = sum(len(c.samples) for c in chunks)
+    assert f" {total / 8000:.2f} s" in err
+    written.clear()
+    assert run("say", text, "--stream", "--timestamps", "t.srt", "--voice", voice_folder, "--seed", "2")[0] == 0
+    assert written == [(True, total)]
+
+
+def test_say_writes_timestamps(run, voice_folder, tmp_path):
+    assert run("say", "Hello you. There!", "--timestamps", "t.json", "--voice", voice_folder)[0] == 0
+    found = json.loads((tmp_path / "t.json").read_text())
+    assert [w["text"] for s in found["sentences"] for w in s["words"]] == ["Hello", "you.", "There!"]
+    code, _, err = run("say", "Hello.", "-o", "x.wav", "--timestamps", "t.txt", "--voice", voice_folder)
+    assert code == 2 and "unknown suffix '.txt'" in err and not (tmp_path / "x.wav").exists()
 
 
 def test_seed_decides(run, voice_folder, tmp_path):

@@ -115,7 +115,22 @@ def test_ssml_breaks_are_silence(voice):
     audio = voice.synthesize('<speak><s>One.</s><break time="1s"/><s>Two.</s></speak>')
     one, two = audio.segments
     silence = audio.samples[one.start + 16 * len(one.mel) : two.start]
-    assert len(silence) >= 8000 and not silence.any()
+    assert len(silence) == 8000 and not silence.any()
+    ends = voice.synthesize('<speak><break time="250ms"/>One.<break time="500ms"/></speak>')
+    assert ends.segments[0].start == 2000 and not ends.samples[:2000].any()
+    assert len(ends.samples) == 2000 + 16 * len(one.mel) + 4000 and not ends.samples[-4000:].any()
+
+
+def test_ssml_rates_stretch_their_words_alone(voice):
+    plain, slow = (
+        voice.synthesize(f"<speak>The cat sat <prosody rate='{rate}'>on the mat</prosody> there.</speak>").segments[0]
+        for rate in ("100%", "50%")
+    )
+    assert plain.symbols == slow.symbols
+    ratio = slow.durations / plain.durations
+    _, _, first, _, _, last = np.flatnonzero(np.array(plain.symbols) == " ")
+    assert (ratio[:first] == 1).all() and (ratio[last:-1] == 1).all()  # the flow may drop an odd last frame
+    assert (ratio[first:last] > 1.4).all() and ratio[first:last].mean() > 1.7
 
 
 def test_speakers(runs, tmp_path):
