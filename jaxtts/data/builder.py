@@ -43,6 +43,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from threadpoolctl import threadpool_limits
 
 from jaxtts.audio import features
 from jaxtts.audio.io import load
@@ -186,7 +187,10 @@ def extract_chunk(chunk: Chunk, mel: MelSpec, text: TextSpec, limits: Limits, fo
     serializer = ExampleSerializer(described.get_serialized_info())
     path = Path(_template(folder).sharded_filepath(shard_index=chunk.number, num_shards=None))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _removed(temporary):
+    with (
+        _removed(temporary),
+        threadpool_limits(1, "blas"),
+    ):  # its sums depend on its threads, which cost four times more
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
         try:
             for source in chunk.items:

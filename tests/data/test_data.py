@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from threadpoolctl import threadpool_limits
 
 from jaxtts.audio import mel_spec
 from jaxtts.audio.features import mel_spectrogram_np
@@ -72,7 +73,9 @@ def test_records_hold_the_features_of_the_recording(dataset, folder):
         assert record["id"] == dataset.ids[place] == f"u{place:03d}"
         wave, _ = soundfile.read(folder / "wavs" / f"{record['id']}.wav", dtype="int16")
         np.testing.assert_array_equal(record["wave"], wave)
-        np.testing.assert_array_equal(record["mel"], mel_spectrogram_np(wave.astype(np.float32) / 32768, MEL))
+        with threadpool_limits(1, "blas"):
+            expected = mel_spectrogram_np(wave.astype(np.float32) / 32768, MEL)
+        np.testing.assert_array_equal(record["mel"], expected)
         spoken = "".join(build(TEXT).decode(record["tokens"]))
         assert spoken == record["text"] and spoken.endswith('"quoted" end.')
         lengths = (dataset.frames[place], dataset.symbols[place], dataset.samples[place])

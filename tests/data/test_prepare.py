@@ -26,7 +26,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "mine", 90)  # 6 chunks are checked, 6 become shards
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "mine", 60)  # 4 chunks are checked, 4 become shards
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +34,24 @@ def undisturbed(folder, tmp_path_factory):
     return prepare(read_corpus(folder), MEL, TEXT, tmp_path_factory.mktemp("out"), jobs=1, progress=False)
 
 
-def command(folder, out, *more):
+def command(folder, out, *more, threads="2"):
     fixed = [sys.executable, "-m", "jaxtts", "prepare", str(folder), "--frontend", "characters", "--out", str(out)]
-    return subprocess.Popen([*fixed, *more], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = ENVIRONMENT | {"OPENBLAS_NUM_THREADS": threads}
+    return subprocess.Popen([*fixed, *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def facts(out):
     return {p: p.stat().st_mtime_ns for p in out.rglob("*.json") if p.parent.name.endswith(".facts")}
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_killed_at_any_moment_it_goes_on_where_it_stopped(folder, undisturbed, tmp_path, jobs):
-    rng, kills = random.Random(jobs), 0
+def test_killed_at_any_moment_it_goes_on_where_it_stopped(folder, undisturbed, tmp_path):
+    path = tmp_path / undisturbed.path.relative_to(undisturbed.path.parents[2])
+    rng, kills = random.Random(0), 0
     while True:
-        before = facts(tmp_path)
-        process = command(folder, tmp_path, "--name", "corpus", "--jobs", jobs)
+        before, more = facts(tmp_path), rng.randint(1, 2)
+        process = command(folder, tmp_path, "--name", "corpus", "--jobs", "2")
         try:
-            while process.poll() is None and facts(tmp_path).keys() <= before.keys():
+            while process.poll() is None and len(facts(tmp_path)) < len(before) + more:
                 time.sleep(0.003)
             time.sleep(rng.uniform(0, 0.03))
             if process.poll() is not None:
@@ -60,20 +61,18 @@ def test_killed_at_any_moment_it_goes_on_where_it_stopped(folder, undisturbed, t
         finally:
             process.kill()
             out, err = process.communicate()
-        after = facts(tmp_path)
-        assert before.items() <= after.items() or not after, "what was complete is not done again"
+        assert path.exists() or before.items() <= facts(tmp_path).items(), "what was complete is not done again"
     assert process.returncode == 0, err
-    assert kills >= 3
-    path = tmp_path / undisturbed.path.relative_to(undisturbed.path.parents[2])
+    assert kills >= 2
     assert tree(path) == tree(undisturbed.path)
     assert {p.name for p in path.parent.iterdir()} == {".lock", path.name}
 
 
-def test_two_at_once_do_it_once(folder, undisturbed, tmp_path):
-    both = [command(folder, tmp_path, "--name", "corpus", "--jobs", "1") for _ in range(2)]
-    told = [process.communicate(timeout=100) for process in both]
+def test_two_at_once_do_it_once_whatever_their_threads(folder, undisturbed, tmp_path):
+    both = [command(folder, tmp_path, "--name", "corpus", "--jobs", "1", threads=n) for n in ("1", "3")]
+    told = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert "90 utterances" in told[0][0] and told[0][0] == told[1][0]
+    assert "60 utterances" in told[0][0] and told[0][0] == told[1][0]
     path = tmp_path / undisturbed.path.relative_to(undisturbed.path.parents[2])
     assert tree(path) == tree(undisturbed.path)
 
@@ -124,8 +123,8 @@ def running(pid):
     return False
 
 
-@pytest.mark.parametrize(("what", "complete"), [("facts/.checking-00001.json", 1), ("facts/.preparing-00002.json", 8),
-                                                ("partial/.corpus-train.array_record-00003", 9)])  # fmt: skip
+@pytest.mark.parametrize(("what", "complete"), [("facts/.checking-00001.json", 1), ("facts/.preparing-00002.json", 6),
+                                                ("partial/.corpus-train.array_record-00003", 7)])  # fmt: skip
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(folder, undisturbed, tmp_path, what, complete):
     path = tmp_path / undisturbed.path.relative_to(undisturbed.path.parents[2])
     file = path.parent / f"{path.name}.{what}.{os.getpid()}"
@@ -188,7 +187,7 @@ def test_beam_writes_the_same(folder, undisturbed, tmp_path, capfd):
     arguments = ["prepare", str(folder), "--frontend", "characters", "--name", "corpus", "--out", str(tmp_path)]
     assert main([*arguments, "--beam=--runner=DirectRunner", "--beam=--direct_num_workers=2"]) == 0
     path = tmp_path / undisturbed.path.relative_to(undisturbed.path.parents[2])
-    assert tree(path) == tree(undisturbed.path) and "90 utterances" in capfd.readouterr().out
+    assert tree(path) == tree(undisturbed.path) and "60 utterances" in capfd.readouterr().out
 
 
 def test_without_beam_the_mend_is_named(folder, tmp_path, monkeypatch):
