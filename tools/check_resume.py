@@ -249,9 +249,10 @@ def disturb(run: Run, kills: list[Kill], rng: random.Random) -> None:
                 run.kill()
                 raise RuntimeError(f"hangs, see {run.told()}")
             time.sleep(0.001)
-        time.sleep(
-            rng.uniform(0.0, {"training": 0.3, "compiling": 0.3, "saving": 0.03, "preparing": 0.1}.get(kill.aim, 0.0))
-        )
+        delays = {"training": 0.3, "compiling": 0.3, "saving": 0.03, "preparing": 0.1}
+        time.sleep(rng.uniform(0.0, delays.get(kill.aim, 0.0)))
+        while kill.aim == "training" and run.saving() - before and not run.ended():
+            time.sleep(0.001)  # between two saves
         if run.ended():
             codes = [p.poll() for p in run.living]
             run.kill()

@@ -285,13 +285,16 @@ text (jax {jax.__version__}). Whole: each device holds the state (`fsdp=1`). Cut
 (`fsdp={DEVICES}`). MB are 10^6 bytes.
 """
 
-READING = """- The large all-reduces are the gradients, once.
-- Cut, XLA for CPU sums whole gradients and each device keeps its part. For GPU and TPU it makes that a reduce-scatter,
-  half the traffic; the prediction counts half. The gathers are more than the parameters: a weight-normed kernel is
-  made of parameters that are cut again, and gathered once forward and once backward.
-- An all-gather in a step whose state is whole moves activations. jax 0.10 does not cut an FFT along the batch, so each
+READING = """\
+- The large all-reduces of a step whose state is whole are the gradients, once.
+- Its all-gathers, all-to-alls and permutes move activations. jax 0.10 does not cut an FFT along the batch, so each
   device of a HiFi-GAN run gathers all frames; that grows with the number of devices, and is counted so. jax 0.12 cuts
-  an FFT by itself."""
+  an FFT by itself.
+- Cut, XLA for CPU sums whole gradients and each device keeps its part. For GPU and TPU it makes that a reduce-scatter,
+  half the traffic; the prediction counts half. Whatever exceeds the parameters in the gathers, and the gradients in the
+  sums, is XLA's choice to compute a layer cut along its channels where the parameters' cut suggests it: weight-normed
+  kernels in Glow-TTS, whole activations in HiFi-GAN. So cut the state of such a model only where it does not fit whole.
+"""
 
 PREDICTION = """\
 Each cell has the milliseconds that a step's collectives take, and the efficiency: the speed of a device among so many
@@ -310,8 +313,8 @@ ASSUMPTIONS = f"""- A step reaches {COMPUTE[0]:.0%} to {COMPUTE[1]:.0%} of the b
 
 
 def megabytes(size: float) -> str:
-    """Two digits at least, and never a zero that is not one."""
-    return f"{size / 1e6:,.1f}" if size >= 1e5 else f"{size / 1e6:.2g}"
+    """With a digit behind the point; never a zero that is not one."""
+    return f"{size / 1e6:,.1f}" if size >= 5e4 else "< 0.1"
 
 
 def page(plain: list[Step], cut: list[Step]) -> str:
