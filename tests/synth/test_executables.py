@@ -103,3 +103,18 @@ def test_what_we_keep_stays_out_of_jax_own_cache(folder, tmp_path, monkeypatch):
         assert np.asarray(run(jax.device_put(ARGS, jax.devices()[0]))[1]) == 8.0
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.mark.parametrize("damage", ["", "{", '["x"]', "3"])
+def test_numbers_are_recalled(folder, damage):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return [7, len(calls)]
+
+    assert executables.recall("f", compute) == executables.recall("f", compute) == [7, 1]
+    assert executables.recall("g", compute) == [7, 2]
+    for path in folder.glob("*.json"):
+        path.write_text(damage)
+    assert executables.recall("f", compute) == [7, 3] == executables.recall("f", compute)
