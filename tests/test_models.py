@@ -181,6 +181,23 @@ def test_bf16_and_remat_change_how_a_step_is_computed_not_what(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_remat_keeps_less_for_the_way_back(name):
+    kept = []
+    for remat in (False, True):
+        config = dataclasses.replace(config_of(name), remat=remat)
+        structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
+        fields = ("text", "text_lengths", "mel", "mel_lengths") if name in ACOUSTIC else ("mel",)
+        batch = batch_of(fields, config)
+
+        def outputs(params, structure=structure, rest=rest, batch=batch):
+            return merge(structure, params, rest)(*batch.values())
+
+        residuals = jax.eval_shape(lambda params: jax.vjp(outputs, params)[1], params)
+        kept.append(sum(x.size for x in jax.tree.leaves(residuals)) - sum(x.size for x in jax.tree.leaves(params)))
+    assert kept[1] < 0.6 * kept[0], kept
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_configs_are_frozen_and_hashable(name):
     config = config_of(name)
     with pytest.raises(dataclasses.FrozenInstanceError):
