@@ -314,7 +314,7 @@ def training_step(task: Any, batch: dict[str, Any]) -> Step:
     state = task.init(key, batch)
     parameters = {net: count_parameters(tree) for net, tree in state.params.items()}
     lowered = jax.jit(task.train_step, donate_argnums=0).lower(state, batch, key)
-    flops, compiled = lowered.cost_analysis()["flops"], lowered.compile()
+    flops, compiled = (lowered.cost_analysis() or {})["flops"], lowered.compile()
 
     def run():
         nonlocal state

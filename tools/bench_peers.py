@@ -1,9 +1,10 @@
+# type: ignore  # torch is not installed where types are checked, and its modules have few
 """The networks that `bench.py` measures ours against, in torch: same mathematics, same parameter names as their users'.
 
 Glow-TTS as jaywalnut310/glow-tts trains it (arXiv 2005.11129), HiFi-GAN V1 with both discriminator families as
 jik876/hifi-gan does (arXiv 2010.05646). Written for this comparison, in the form that torch runs well: channels first,
-fused attention-free primitives, weight norm by torch's own parametrization. Parameters have the references' names, so
-that our converters read a `state_dict()` and the comparison can be checked on equal weights.
+weight norm by torch's own parametrization. Parameters have the references' names, so that our converters read a
+`state_dict()` and the comparison can be checked on equal weights.
 """
 
 import math
@@ -395,7 +396,7 @@ def hifigan_step(
         with mixed():
             fake = generate(mel)
             pairs = zip(judge(real), judge(fake.detach()))
-            loss = sum(((1 - r[-1]) ** 2).mean() + (f[-1] ** 2).mean() for r, f in pairs)
+            loss = torch.stack([((1 - r[-1]) ** 2).mean() + (f[-1] ** 2).mean() for r, f in pairs]).sum()
         optimizers[1].zero_grad()
         loss.backward()
         optimizers[1].step()
