@@ -30,7 +30,7 @@ class Train:
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
     """A recipe: a file with get_config(), or the name of one in configs/."""
     data: Path
-    """The corpus, in the layout of LJSpeech (metadata.csv, wavs/), VCTK or LibriTTS."""
+    """The corpus: a folder in the layout of LJSpeech (metadata.csv, wavs/), VCTK or LibriTTS, or a list of files."""
     workdir: Path
     """Where the run lives."""
     steps: Number = None

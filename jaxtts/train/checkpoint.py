@@ -68,6 +68,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        meta = json.loads(json.dumps(meta))  # a copy: Orbax writes it later, in a thread
         meta = {"checksum": checksum, "meta": meta, "digest": _digest(meta)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))  # type: ignore
         self._attempt(lambda: self._manager.save(step, args=args, force=True))
@@ -203,7 +204,7 @@ def checksum(state: TrainState) -> jax.Array:
 
 
 def _digest(meta: Any) -> str:
-    return hashlib.sha256(json.dumps(json.loads(json.dumps(meta)), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _everywhere(mine: bool) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxtts.train.state import Batch
 
@@ -27,11 +28,12 @@ class Program:
     Args:
         name: for the log.
         function: of pytrees of arrays; all but the batch keep their shapes.
+        mesh: the devices, known to the function by `jax.sharding.get_abstract_mesh()`.
         options: of `jax.jit`: donate_argnums, out_shardings.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], **options: Any):
-        self.name = name
+    def __init__(self, name: str, function: Callable[..., Any], mesh: Mesh, **options: Any):
+        self.name, self._mesh = name, mesh
         self._jitted = jax.jit(function, **options)
         self._known: dict[Any, tuple[Callable[..., Any], float]] = {}
 
@@ -49,7 +51,8 @@ class Program:
 
     def lower(self, state: Any, batch: Batch, *args: Any) -> Callable[[], Any]:
         """Traces it for these arguments; the result compiles, in any thread, and returns the compiled program."""
-        lowered = self._jitted.lower(state, batch, *args)
+        with jax.set_mesh(self._mesh):
+            lowered = self._jitted.lower(state, batch, *args)
         analysis: Any = lowered.cost_analysis()
         flops = float(analysis.get("flops", 0.0)) if isinstance(analysis, dict) else 0.0
 

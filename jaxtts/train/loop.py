@@ -230,12 +230,12 @@ class _Run:
             return self.task.eval_step(gathered(state), batch, jax.random.fold_in(key, number))
 
         shardings = state_shardings(self.state, self.mesh), everywhere
-        options: dict[str, Any] = {"donate_argnums": 0, "out_shardings": shardings}
+        options: dict[str, Any] = {"mesh": self.mesh, "donate_argnums": 0, "out_shardings": shardings}
         self.train_step = Program("training step", training(self.task.train_step), **options)
         self.pretrain_step = self.train_step
         if self.task.pretraining is not None:
             self.pretrain_step = Program("pretraining step", training(self.task.pretraining[1]), **options)
-        options = {"out_shardings": everywhere}
+        options = {"mesh": self.mesh, "out_shardings": everywhere}
         self.eval_step = Program("evaluation", evaluation, **options)
         self.show = Program("sample", lambda s, b, key: self.task.sample(gathered(s), b, key), **options)
         self.gather = Program("export", lambda s, batch: s._replace(opt_state={}), **options)

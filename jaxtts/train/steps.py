@@ -177,6 +177,10 @@ def _over_parts(
 
 
 def _apply(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    if not jax.sharding.get_abstract_mesh().empty:
+        # Whole gradients, of which each device takes its part: without this XLA lets the cut of the optimiser's state
+        # spread backwards into the layers, and sends activations around.
+        grads = jax.lax.with_sharding_constraint(grads, jax.sharding.PartitionSpec())
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
 
