@@ -2,12 +2,14 @@
 
 The arithmetic is that of `features.py`. `istft` follows torch's 'center' and the 'same' padding of Vocos
 (gemelo-ai/vocos, `ISTFT`); its overlap-add is a sum of shifted reshapes, without scatter or fold. Mel filters are
-applied in full float32 precision on every backend, bfloat16 input is computed in float32.
+applied in full float32 precision on every backend, bfloat16 input is computed in float32. Where a mesh is set
+(`jax.set_mesh`) and divides the batch, each device transforms the rows it has: jax 0.10 by itself would gather all.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,15 @@ def _padding(padding: str, n_fft: int, hop_length: int) -> int:
     if padding == "same" and (n_fft - hop_length) % 2:
         raise ValueError(f"padding 'same' needs an even n_fft - hop_length, got {n_fft} - {hop_length}")
     return (n_fft - hop_length if padding == "same" else n_fft) // 2
+
+
+def _where_it_lies(transform: Callable[[Array], Array], x: Array) -> Array:
+    """`transform(x)`, x [B, ...], done by each device of the mesh in force on its own rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or x.ndim < 2 or x.shape[0] % mesh.size:
+        return transform(x)
+    rows = jax.sharding.PartitionSpec(mesh.axis_names)
+    return jax.shard_map(transform, in_specs=rows, out_specs=rows)(x)
 
 
 def stft(
@@ -45,7 +56,8 @@ def stft(
         ValueError: too few samples, or an unknown padding.
     """
     pad = _padding(padding, n_fft, hop_length)
-    return features.complex_spectrum(x, n_fft, hop_length, win_length or n_fft, pad, pad_mode, jnp)
+    how = (n_fft, hop_length, win_length or n_fft, pad, pad_mode, jnp)
+    return _where_it_lies(lambda x: features.complex_spectrum(x, *how), x)
 
 
 def overlap_add(frames: Array, hop_length: int) -> Array:
@@ -85,7 +97,9 @@ def istft(
     left, pad, num_frames = (n_fft - win_length) // 2, _padding(padding, n_fft, hop_length), spectrum.shape[-2]
     full = (num_frames - 1) * hop_length + n_fft
     length = full - 2 * pad if length is None else min(length, full - pad)
-    frames = jnp.fft.irfft(spectrum, n_fft)[..., left : left + win_length] * features.hann(win_length)  # [..., T, W]
+    frames = _where_it_lies(lambda x: jnp.fft.irfft(x, n_fft), spectrum)[..., left : left + win_length] * features.hann(
+        win_length
+    )  # [..., T, W]
     samples = overlap_add(frames, hop_length)[..., : full - left]
     samples = jnp.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(left, full - left - samples.shape[-1])])
     envelope = _envelope(num_frames, n_fft, hop_length, win_length)[pad : pad + length]
@@ -94,7 +108,7 @@ def istft(
 
 def linear_spectrogram(wave: Array, spec: MelSpec) -> Array:
     """The linear spectrogram with `spec`'s logarithm: wave [..., N] in [-1, 1] -> float32 [..., T, n_fft // 2 + 1]."""
-    return features.compress(features.spectrogram(wave, spec, jnp), spec, jnp)
+    return features.compress(_spectrogram(wave, spec), spec, jnp)
 
 
 def linear_to_mel(values: Array, spec: MelSpec) -> Array:
@@ -110,4 +124,8 @@ def mel_spectrogram(wave: Array, spec: MelSpec) -> Array:
     Raises:
         ValueError: too few samples for one frame.
     """
-    return linear_to_mel(features.spectrogram(wave, spec, jnp), spec)
+    return linear_to_mel(_spectrogram(wave, spec), spec)
+
+
+def _spectrogram(wave: Array, spec: MelSpec) -> Array:
+    return _where_it_lies(lambda x: features.spectrogram(x, spec, jnp), wave)

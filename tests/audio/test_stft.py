@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import jax
@@ -5,6 +6,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxtts.audio import features
 from jaxtts.audio.features import mel_basis, mel_spectrogram_np
@@ -160,3 +162,22 @@ def test_too_few_samples_and_unknown_padding():
         stft(noise(2000), 1024, 256, padding="valid")
     with pytest.raises(ValueError, match="even"):
         istft(stft(noise(2000), 1024, 255), 1024, 255, padding="same")
+
+
+def test_each_device_transforms_its_own_rows():
+    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    spec = mel_spec("hifigan")
+
+    def loss(wave):
+        spectrum = stft(wave, 512, 128)
+        return jnp.abs(mel_spectrogram(wave, spec)).mean() + jnp.abs(istft(spectrum, 512, 128)).mean()
+
+    wave = noise(8, 4096)
+    with jax.set_mesh(mesh):
+        program = jax.jit(jax.value_and_grad(loss)).lower(jax.device_put(wave, rows)).compile()
+    assert not re.findall(r" (?:all-gather|all-to-all|collective-permute)", program.as_text())
+    value, gradient = program(jax.device_put(wave, rows))
+    expected, expected_gradient = jax.value_and_grad(loss)(wave)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
