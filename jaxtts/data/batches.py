@@ -40,7 +40,7 @@ def bucket_shapes(dataset: Dataset, count: int = 6, multiple: int = 16) -> Bucke
     last one holds all. Frames are rounded up to `multiple`, symbols to 8.
     """
     low, high = np.percentile(dataset.frames, 10), dataset.frames.max()
-    frames = np.unique(_round_up(np.geomspace(low, high, count), multiple))
+    frames = np.unique(_round_up(np.geomspace(low if count > 1 else high, high, count), multiple))
     density = np.percentile(dataset.symbols / dataset.frames, 99)
     symbols = _round_up(np.minimum(frames * density, dataset.symbols.max()), 8)
     symbols[-1] = _round_up(dataset.symbols.max(), 8)
@@ -257,7 +257,7 @@ def _assign(dataset: Dataset, shapes: Buckets) -> np.ndarray:
     fits = np.stack([(dataset.frames <= t) & (dataset.symbols <= s) for t, s in shapes])  # [K, N]
     if not fits[-1].all():
         worst = int(np.flatnonzero(~fits[-1])[0])
-        raise ValueError(f"buckets end at {shapes[-1]}, but {dataset.ids[worst]!r} has {dataset.frames[worst]} frames "
+        raise ValueError(f"buckets end at {shapes[-1]}, but {str(dataset.ids[worst])!r} has {dataset.frames[worst]} frames "
                          f"and {dataset.symbols[worst]} symbols; add a larger one")  # fmt: skip
     return fits.argmax(axis=0)
 

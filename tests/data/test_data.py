@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from jaxtts.audio import mel_spec
 from jaxtts.audio.features import mel_spectrogram_np
 from jaxtts.data import Dataset, prepare, read_corpus
-from jaxtts.data.batches import batches
+from jaxtts.data.batches import batches, bucket_shapes
 from jaxtts.text import TextSpec, build
 
 MEL = mel_spec("hifigan")
@@ -162,6 +162,13 @@ def test_batches_hold_the_records_in_their_bucket(dataset):
                 np.testing.assert_array_equal(batch[field][row, :length], np.float32(values[:length]))
                 assert not batch[field][row, length:].any()
     assert shapes <= set(train.buckets) and len(shapes) > 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_buckets_hold_every_utterance(dataset, count):
+    shapes = bucket_shapes(dataset, count)
+    assert 1 <= len(shapes) <= count and shapes[-1][0] - 16 < dataset.frames.max() <= shapes[-1][0]
+    assert len(take(iter(batches(dataset, ("mel", "text"), 4, buckets=count)), 12)) == 12
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
