@@ -257,8 +257,10 @@ def _assign(dataset: Dataset, shapes: Buckets) -> np.ndarray:
     fits = np.stack([(dataset.frames <= t) & (dataset.symbols <= s) for t, s in shapes])  # [K, N]
     if not fits[-1].all():
         worst = int(np.flatnonzero(~fits[-1])[0])
-        raise ValueError(f"buckets end at {shapes[-1]}, but {str(dataset.ids[worst])!r} has {dataset.frames[worst]} frames "
-                         f"and {dataset.symbols[worst]} symbols; add a larger one")  # fmt: skip
+        name, frames, symbols = str(dataset.ids[worst]), dataset.frames[worst], dataset.symbols[worst]
+        raise ValueError(
+            f"buckets end at {shapes[-1]}, but {name!r} has {frames} frames and {symbols} symbols; add a larger one"
+        )
     return fits.argmax(axis=0)
 
 
