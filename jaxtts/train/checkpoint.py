@@ -42,6 +42,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep or None, create=not read_only, cleanup_tmp_directories=not read_only, read_only=read_only
         )
+        if jax.process_count() > 1:  # by default each process writes a slice of every array, which it compiles first
+            whole = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+            ocp.type_handlers.register_type_handler(jax.Array, whole, override=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
         self._failed = False

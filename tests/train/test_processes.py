@@ -112,6 +112,8 @@ def calm(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("processes") / "calm"
     done(start(workdir), workdir)
     assert [line["step"] for line in reports(workdir) if "loss" in line][-2:] == [117, 120]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert sum(line.get("compilations", 0) for line in lines) == 0
     return workdir
 
 
