@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtts.models import glow_tts, hifigan
 from jaxtts.nn.functional import count_parameters
+from jaxtts.train.loop import step_program
 from jaxtts.train.sharding import data_mesh, replicated, state_shardings
 from jaxtts.train.state import Task
 
@@ -195,22 +196,17 @@ def compiled(name: str, task: Task, batch: dict[str, Any], note: str, mesh: Mesh
     kept, everywhere = state_shardings(state, mesh), replicated(mesh)
     cut = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
-    def step(state: Any, batch: Any, key: jax.Array):
-        params = jax.lax.with_sharding_constraint(state.params, everywhere)
-        return task.train_step(state._replace(params=params), batch, jax.random.fold_in(key, state.step))
-
     def placed(x: Any, sharding: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    args = jax.tree.map(placed, state, kept), jax.tree.map(lambda x: placed(x, cut), batch), placed(key, everywhere)
+    key = placed(jax.eval_shape(lambda: jax.random.key(0)), everywhere)
+    batch = {field: placed(x, cut) for field, x in batch.items()}
     began = time.perf_counter()
-    lowered = jax.jit(step, donate_argnums=0, out_shardings=(kept, everywhere)).lower(*args)
-    analysis: Any = lowered.cost_analysis()
-    text = lowered.compile().as_text() or ""
+    program = step_program(name, task.train_step, state, mesh)
+    text = program.lower(jax.tree.map(placed, state, kept), batch, key)().as_text() or ""
     print(f"{name}, {dict(mesh.shape)}: compiled in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     count = sum(count_parameters(tree) for tree in state.params.values())
-    return Step(name, note, count, analysis["flops"] / mesh.size, tuple(collectives(text)))
+    return Step(name, note, count, program.flops(batch) / mesh.size, tuple(collectives(text)))
 
 
 def steps(mesh: Mesh) -> list[Step]:

@@ -213,31 +213,20 @@ class _Run:
 
     def prepare(self) -> None:
         """Makes the programs of the run; nothing is compiled yet."""
-        everywhere = replicated(self.mesh)
-
-        def gathered(state: TrainState) -> TrainState:
-            return state._replace(params=jax.lax.with_sharding_constraint(state.params, everywhere))
-
-        def training(step: Callable[..., Any]) -> Callable[..., Any]:
-            def keyed(state: TrainState, batch: Batch, key: jax.Array):
-                new, metrics = step(gathered(state), batch, jax.random.fold_in(key, state.step))
-                finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in metrics.values()]).all()
-                return new, metrics | {BAD: ~finite | (metrics.get("skipped", 0) != 0)}
-
-            return keyed
 
         def evaluation(state: TrainState, batch: Batch, key: jax.Array, number: jax.Array):
-            return self.task.eval_step(gathered(state), batch, jax.random.fold_in(key, number))
+            return self.task.eval_step(gathered(state, self.mesh), batch, jax.random.fold_in(key, number))
 
-        shardings = state_shardings(self.state, self.mesh), everywhere
-        options: dict[str, Any] = {"mesh": self.mesh, "donate_argnums": 0, "out_shardings": shardings}
-        self.train_step = Program("training step", training(self.task.train_step), **options)
+        def showing(state: TrainState, batch: Batch, key: jax.Array):
+            return self.task.sample(gathered(state, self.mesh), batch, key)
+
+        self.train_step = step_program("training step", self.task.train_step, self.state, self.mesh)
         self.pretrain_step = self.train_step
         if self.task.pretraining is not None:
-            self.pretrain_step = Program("pretraining step", training(self.task.pretraining[1]), **options)
-        options = {"mesh": self.mesh, "out_shardings": everywhere}
+            self.pretrain_step = step_program("pretraining step", self.task.pretraining[1], self.state, self.mesh)
+        options: dict[str, Any] = {"mesh": self.mesh, "out_shardings": replicated(self.mesh)}
         self.eval_step = Program("evaluation", evaluation, **options)
-        self.show = Program("sample", lambda s, b, key: self.task.sample(gathered(s), b, key), **options)
+        self.show = Program("sample", showing, **options)
         self.gather = Program("export", lambda s, batch: s._replace(opt_state={}), **options)
         self.sum = Program("checksum", lambda state, batch: checksum(state), **options)
 
@@ -437,6 +426,30 @@ class _Run:
         self.checkpoints.close()
         if self.log:
             self.log.close()
+
+
+def step_program(name: str, step: Callable[..., Any], state: TrainState, mesh: Mesh) -> Program:
+    """A task's step as it is run: (state, batch, key) -> (state, metrics), the state donated and kept as it is cut.
+
+    Args:
+        name: for the log.
+        step: `Task.train_step` or its like.
+        state: arrays or their shapes.
+        mesh: the devices.
+    """
+
+    def keyed(state: TrainState, batch: Batch, key: jax.Array):
+        new, metrics = step(gathered(state, mesh), batch, jax.random.fold_in(key, state.step))
+        finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in metrics.values()]).all()
+        return new, metrics | {BAD: ~finite | (metrics.get("skipped", 0) != 0)}
+
+    shardings = state_shardings(state, mesh), replicated(mesh)
+    return Program(name, keyed, mesh, donate_argnums=0, out_shardings=shardings)
+
+
+def gathered(state: TrainState, mesh: Mesh) -> TrainState:
+    """The state with its parameters on every device, to compute with."""
+    return state._replace(params=jax.lax.with_sharding_constraint(state.params, replicated(mesh)))
 
 
 def examples(batches: Any) -> list[Batch]:
