@@ -13,6 +13,7 @@ from typing import Any
 from jaxtts import registry
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.config import from_dict, to_dict
+from jaxtts.data import Limits
 from jaxtts.text import TextSpec
 from jaxtts.train.optim import OptimConfig
 
@@ -29,6 +30,7 @@ class DataConfig:
         buckets: number of batch shapes that whole utterances are sorted into; each is compiled once.
         held_out: number of utterances kept apart for evaluation.
         column: text of the LJSpeech layout, 'normalized' or 'raw', see `data.read_corpus`.
+        limits: where an utterance stops being usable, see `data.check`.
     """
 
     mel: MelSpec = mel_spec("hifigan")
@@ -38,6 +40,7 @@ class DataConfig:
     buckets: int = 6
     held_out: int = 64
     column: str = "normalized"
+    limits: Limits = Limits()
 
     def __post_init__(self):
         for name in ("batch_size", "buckets"):

@@ -31,7 +31,9 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", help="ljspeech, speakers, vctk, libritts, manifest, filelist (default: found out)")
     parser.add_argument("--column", choices=("normalized", "raw"), help="text of the LJSpeech layout")
-    parser.add_argument("--config", metavar="RECIPE", help="take mel spec, front end and column from this recipe")
+    parser.add_argument(
+        "--config", metavar="RECIPE", help="take mel spec, front end, column and limits from this recipe"
+    )
     parser.add_argument("--frontend", metavar="NAME", help="gruut, arpabet, espeak or characters (default gruut)")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per CPU)")
     parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of every recording (default: most recordings')")
@@ -70,16 +72,16 @@ def corpus(args: argparse.Namespace) -> "tuple[list[Utterance], MelSpec, TextSpe
 
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs {args.jobs}: give at least 1")
-    mel, text, column = mel_spec("hifigan"), TextSpec(), "normalized"
+    mel, text, column, limits = mel_spec("hifigan"), TextSpec(), "normalized", Limits()
     if args.config:
         from jaxtts.recipe import load
 
         data = load(args.config).data
-        mel, text, column = data.mel, data.text, data.column
+        mel, text, column, limits = data.mel, data.text, data.column, data.limits
     if args.frontend:
         text = TextSpec(args.frontend)
     given = {name: getattr(args, name) for name in ("sample_rate", "clipped", "pace")}
-    limits = dataclasses.replace(Limits(), **{name: value for name, value in given.items() if value is not None})
+    limits = dataclasses.replace(limits, **{name: value for name, value in given.items() if value is not None})
     return read_corpus(args.folder, args.layout, column=args.column or column), mel, text, limits
 
 

@@ -40,7 +40,7 @@ class Train:
     seed: Number = None
     """Of the parameters, the order of the data and each step's randomness."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
-    """Other fields of the recipe: model.*, optim.*, data.*, log_every, eval_every, sample_every, save_every, keep."""
+    """Other fields of the recipe: model.*, optim.*, data.*, fsdp, keep, {log,eval,sample,save}_every."""
     start_from: Path | None = None
     """Workdir of another run of the same model: a new run begins with its newest parameters."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
@@ -197,7 +197,8 @@ def prepared(args: Train, recipe: "Recipe") -> "Dataset":
     for mine in (jax.process_index() == 0, True):
         if mine:
             name = args.data.absolute().name
-            dataset = prepare(utterances, recipe.data.mel, recipe.data.text, folder, name=name, jobs=args.jobs)
+            what = (utterances, recipe.data.mel, recipe.data.text, folder)
+            dataset = prepare(*what, name=name, jobs=args.jobs, limits=recipe.data.limits)
         if jax.process_count() > 1:
             sync_global_devices("prepared")
     return dataset

@@ -27,6 +27,8 @@ def test_overrides_reach_every_level():
     made = override(made, "optim.learning_rate", "2")
     made = override(made, "data.text.lowercase", "true")
     made = override(made, "model.attention_window", "none")
+    made = override(made, "data.limits.pace", "4")
+    assert made.data.limits.pace == 4.0
     assert (made.model.decoder_blocks, made.optim.learning_rate, made.data.text.lowercase) == (6, 2.0, True)
     assert made.model.attention_window is None and isinstance(made.optim.learning_rate, float)
     rest = dataclasses.replace(made, model=glow().model, optim=glow().optim, data=glow().data)
