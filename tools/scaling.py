@@ -282,14 +282,12 @@ text (jax {jax.__version__}). Whole: each device holds the state (`fsdp=1`). Cut
 """
 
 READING = """\
-- The large all-reduces of a step whose state is whole are the gradients, once.
-- Its all-gathers, all-to-alls and permutes move activations. jax 0.10 does not cut an FFT along the batch, so each
-  device of a HiFi-GAN run gathers all frames; that grows with the number of devices, and is counted so. jax 0.12 cuts
-  an FFT by itself.
-- Cut, XLA for CPU sums whole gradients and each device keeps its part. For GPU and TPU it makes that a reduce-scatter,
-  half the traffic; the prediction counts half. Whatever exceeds the parameters in the gathers, and the gradients in the
-  sums, is XLA's choice to compute a layer cut along its channels where the parameters' cut suggests it: weight-normed
-  kernels in Glow-TTS, whole activations in HiFi-GAN. So cut the state of such a model only where it does not fit whole.
+- The large all-reduces are the gradients, once, whether the state is whole or cut.
+- With a whole state nothing else of size is sent. What is left of HiFi-GAN's are small rearrangements of activations:
+  the period discriminators fold a wave's samples into rows.
+- Cut, the gathers are the parameters ahead of the step; those of discriminators once more behind their own update, as
+  the generator's loss sees the new ones. XLA for CPU sums whole gradients and each device keeps its part; for GPU and
+  TPU it makes that a reduce-scatter, half the traffic, and the prediction counts half.
 """
 
 PREDICTION = """\

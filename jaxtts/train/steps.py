@@ -108,11 +108,12 @@ def gan_step(
 
         (value_d, metrics_d, grads_d), rest = _over_parts(judge, state.rest, batch, key, count)
         new_d, opt_d = _apply(optimizers["discriminator"], grads_d, state.opt_state["discriminator"], params_d)
+        judges = _whole(new_d)
 
         def persuade(rest, part, key):
             (outputs, extra), pull, metrics = once or forward(part, key)
             objective = jax.value_and_grad(generator_loss, argnums=3, has_aux=True)
-            (value, metrics_g), cotangent = objective(new_d, rest, part, outputs)
+            (value, metrics_g), cotangent = objective(judges, rest, part, outputs)
             (grads,) = pull((cotangent, jnp.ones_like(extra)))
             return (value + extra, metrics | metrics_g, grads), rest
 
@@ -177,12 +178,20 @@ def _over_parts(
 
 
 def _apply(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    if not jax.sharding.get_abstract_mesh().empty:
-        # Whole gradients, of which each device takes its part: without this XLA lets the cut of the optimiser's state
-        # spread backwards into the layers, and sends activations around.
-        grads = jax.lax.with_sharding_constraint(grads, jax.sharding.PartitionSpec())
+    grads = _whole(grads)
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
+
+
+def _whole(tree: Any) -> Any:
+    """The arrays, on every device of the mesh in force (`jax.set_mesh`).
+
+    Each device takes its part of whole gradients: without this XLA lets the cut of the optimiser's state spread
+    backwards into the layers, and sends activations around.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, jax.sharding.PartitionSpec())
 
 
 def _averaged(rest: dict[str, Any], net: str, params: Any, decay: float, step: jax.Array) -> dict[str, Any]:
