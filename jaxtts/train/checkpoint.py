@@ -31,7 +31,7 @@ from jaxtts.train.sharding import replicated, state_shardings
 from jaxtts.train.state import TrainState
 from jaxtts.weights.native import save_native
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells each step of each save
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells each step of each save
 
 
 class Checkpoints:
