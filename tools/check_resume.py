@@ -198,7 +198,7 @@ class Run:
 
     def preparing(self) -> bool:
         folder = self.folder / "prepared"
-        return folder.is_dir() and not any(folder.rglob("index.json"))
+        return folder.is_dir() and not any("index.json" in names for _, _, names in os.walk(folder))
 
     def compiling(self) -> bool:
         text = self.told().read_text(errors="replace")
