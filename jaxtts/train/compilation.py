@@ -83,10 +83,10 @@ def memory(compiled: Any) -> int:
 
 
 class Compilations:
-    """While entered, counts XLA's compilations and their seconds (those served from a cache on disk too)."""
+    """While entered, counts XLA's compilations (those served from a cache on disk too)."""
 
     def __init__(self):
-        self.count, self.seconds = 0, 0.0
+        self.count = 0
 
     def __enter__(self) -> "Compilations":
         jax.monitoring.register_event_duration_secs_listener(self._heard)
@@ -98,7 +98,6 @@ class Compilations:
     def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _EVENT:
             self.count += 1
-            self.seconds += duration_secs
 
 
 @functools.cache

@@ -233,7 +233,7 @@ class _Run:
     def warm_up(self, batches: Any, held_out: Any, shown: Batch | None) -> None:
         """Compiles whatever will run; without `examples()` only what does not depend on the batches' shapes."""
         began = time.perf_counter()
-        programs = {self.train_step, self.pretrain_step} if self.step < self.pretrain_steps else {self.train_step}
+        programs = [self.train_step] + [self.pretrain_step] * (self.step < self.pretrain_steps)
         trained = [put_batch(self.fields(x), self.mesh) for x in examples(batches)]
         evaluated = [put_batch(self.fields(x), self.mesh) for x in examples(held_out)]
         number = np.int32(0)
@@ -274,14 +274,15 @@ class _Run:
     def run(self, program: Program, batch: Batch, *args: Any) -> Any:
         """Calls a program; where it does not know the batch's shapes, it is compiled and told."""
         if not program.knows(batch):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), self.compilations.count
             shapes = ", ".join(f"{name} {list(np.shape(x))}" for name, x in sorted(batch.items()))
             say(f"compiling the {program.name} for {shapes}" + " after the warm-up" * self.warm)
             program.lower(self.state, batch, *args)()
             took = time.perf_counter() - began
             say(f"compiled in {took:.1f} s")
             self.started += took  # so that throughput and the expected end are those of a warm run
-            self.compiled_before = self.compilations.count
+            if not self.warm:  # it was to be expected
+                self.compiled_before += self.compilations.count - before
             self.bar.unpause()
         return program(self.state, batch, *args)
 

@@ -238,6 +238,21 @@ def test_a_loader_with_examples_has_everything_compiled_before_the_first_step(tm
     assert all(0 < line["flop_utilisation"] < 1 for line in lines(tmp_path) if "loss" in line)
 
 
+def test_a_shape_that_the_loader_did_not_name_is_told_and_counted(tmp_path, capfd):
+    class Surprising:
+        def __iter__(self):
+            return iter(batches((8, 8, 8, 16)))
+
+        def examples(self):
+            return [{"x": np.zeros((8, 3), np.float32), "y": np.zeros((8, 1), np.float32)}]
+
+    fit(task(), Surprising(), steps=12, workdir=tmp_path, log_every=3, **QUIET)
+    told = capfd.readouterr().err
+    assert "compiling the training step for x [16, 3], y [16, 1] after the warm-up" in told
+    assert [line["compilations"] for line in lines(tmp_path) if "loss" in line] == [0, 1, 0, 0]
+    assert "step 6: 1 compilations after the warm-up" in told
+
+
 def test_a_step_that_is_not_finite_is_left_out_and_its_utterances_named(tmp_path, capfd):
     def broken():
         for i, batch in enumerate(batches()):
