@@ -51,16 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks and prints; returns the exit code."""
     from jaxtts.data import check_corpus
+    from jaxtts.weights.safetensors import replacing
 
+    to_file = args.json not in (None, "-")
+    if to_file and not Path(args.json).parent.is_dir():
+        raise ValueError(f"--json {args.json}: the folder {Path(args.json).parent} does not exist; create it first")
     utterances, mel, text, limits = corpus(args)
     report = check_corpus(utterances, mel, text, limits, jobs=args.jobs)
     print(table(report), file=sys.stderr if args.json == "-" else sys.stdout)
     if args.json:
         content = json.dumps({"folder": str(args.folder), **report.to_dict()}, ensure_ascii=False, indent=1) + "\n"
-        if args.json == "-":
-            sys.stdout.write(content)
+        if to_file:
+            with replacing(args.json) as file:
+                file.write(content.encode())
         else:
-            Path(args.json).write_text(content, encoding="utf-8")
+            sys.stdout.write(content)
     return int(not report.usable or args.strict and bool(report.rejected))
 
 

@@ -108,6 +108,8 @@ def test_the_command_prints_a_table_and_json(report, folder, tmp_path, capfd):
 
 
 def test_exit_codes(folder, tmp_path, capfd):
+    assert main(["check-data", str(folder), "--json", str(tmp_path / "nowhere" / "r.json")]) == 2
+    assert "nowhere does not exist; create it first" in capfd.readouterr().err
     good = write_corpus(tmp_path / "good", 3)
     common = ["--frontend", "characters", "--jobs", "1"]
     assert main(["check-data", str(good), *common, "--strict"]) == 0
