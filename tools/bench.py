@@ -366,7 +366,7 @@ def require_same(theirs: Any, ours: Any) -> None:
 
 def loader(rounds: int) -> list[dict[str, Any]]:
     """The share of the time that `jaxtts train` waits for batches, on a corpus of tones, embedded voice's recipe."""
-    from scipy.io import wavfile
+    import soundfile
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -376,7 +376,7 @@ def loader(rounds: int) -> list[dict[str, Any]]:
         for n in range(64):
             length = rng.integers(2 * 22050, 5 * 22050)
             tone = np.sin(2 * np.pi * rng.uniform(90, 250) / 22050 * np.arange(length)) * rng.uniform(0.2, 1, length)
-            wavfile.write(corpus / "wavs" / f"{n:03}.wav", 22050, (8000 * tone).astype(np.int16))
+            soundfile.write(corpus / "wavs" / f"{n:03}.wav", (8000 * tone).astype(np.int16), 22050)
             text = " ".join(
                 rng.permutation("the birch canoe slid on smooth planks and glue".split())[: length // 16000]
             )
