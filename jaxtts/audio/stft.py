@@ -97,9 +97,8 @@ def istft(
     left, pad, num_frames = (n_fft - win_length) // 2, _padding(padding, n_fft, hop_length), spectrum.shape[-2]
     full = (num_frames - 1) * hop_length + n_fft
     length = full - 2 * pad if length is None else min(length, full - pad)
-    frames = _where_it_lies(lambda x: jnp.fft.irfft(x, n_fft), spectrum)[..., left : left + win_length] * features.hann(
-        win_length
-    )  # [..., T, W]
+    frames = _where_it_lies(lambda x: jnp.fft.irfft(x, n_fft), spectrum)  # [..., T, n_fft]
+    frames = frames[..., left : left + win_length] * features.hann(win_length)  # [..., T, W]
     samples = overlap_add(frames, hop_length)[..., : full - left]
     samples = jnp.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(left, full - left - samples.shape[-1])])
     envelope = _envelope(num_frames, n_fft, hop_length, win_length)[pad : pad + length]

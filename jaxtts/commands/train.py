@@ -134,7 +134,7 @@ def train(args: Train) -> None:
 
 def explained(error: Exception, processes: int) -> Exception:
     """What XLA's runtime means, where it can be said in a sentence."""
-    reason = str(error).splitlines()[0][:200]
+    reason = str(error).partition("\n")[0][:200]
     if "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower():
         return OSError(
             f"the devices' memory does not suffice ({reason}); lower --batch-size, or --set optim.accumulate=2, "

@@ -143,8 +143,8 @@ class Speaker:
         with self._lock:
             if bucket not in self._functions:
                 name = f"{self.files.name}: {' and '.join(parts)} of {inputs[0].shape}"
-                print_ = self._fingerprint(parts)
-                self._functions[bucket] = executables.get(name, print_, lambda: self._build(parts), arrays)
+                facts = self._fingerprint(parts)
+                self._functions[bucket] = executables.get(name, facts, lambda: self._build(parts), arrays)
         return [np.asarray(x) for x in self._functions[bucket](arrays)]
 
     def _fingerprint(self, parts: Sequence[str]) -> str:

@@ -84,9 +84,9 @@ def gan_step(
     """
     optimizers = {net: o.make() for net, o in optim.items()}
     rate = optim["generator"].rate()
-    count = optim["generator"].accumulate
-    if count != optim["discriminator"].accumulate:
-        raise ValueError(f"optim.*.accumulate: generator has {count}, discriminator another; give both the same")
+    count, other = (optim[net].accumulate for net in ("generator", "discriminator"))
+    if count != other:
+        raise ValueError(f"optim.*.accumulate: generator has {count}, discriminator {other}; give both the same")
 
     def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         params_g, params_d = state.params["generator"], state.params["discriminator"]
