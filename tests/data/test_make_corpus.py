@@ -84,7 +84,7 @@ def text(tmp_path):
 def test_the_corpus_is_in_the_ljspeech_layout(run, flite, text, tmp_path):
     done = run("make_corpus", "--text", text, "--voice", "flite:rms", "--out", tmp_path / "rms", path=flite)
     assert done.returncode == 0, done.stderr
-    assert "3 utterances" in done.stdout and "1 without sound left out: s000003" in done.stdout
+    assert "3 utterances" in done.stdout and "1 without sound or of another length left out: s000003" in done.stdout
     utterances = read_corpus(tmp_path / "rms")
     assert [(u.id, u.text) for u in utterances] == [
         ("s000002", "One two three."), ("own", 'Another "quoted" line!'), ("s000005", "A last line, a bit longer."),
@@ -119,6 +119,25 @@ def test_several_voices_are_several_speakers(run, flite, text, tmp_path):
     utterances = read_corpus(tmp_path / "two")
     assert [u.speaker for u in utterances] == ["flite_rms"] * 3 + ["flite_slt"] * 3
     assert soundfile.info(utterances[0].path).samplerate == 16000
+
+
+def test_voices_can_speak_different_sentences_of_one_length_and_peak(run, flite, text, tmp_path):
+    voices = ("--voice", "flite:rms", "--voice", "flite:slt")
+    how = ("--shift", 1, "--seconds", 1.4, 2, "--margin", 0.05, "--peak", 0.5)
+    done = run("make_corpus", "--text", text, *voices, *how, "--limit", 1, "--out", tmp_path / "two", path=flite)
+    assert done.returncode == 0, done.stderr
+    # the first voice: "One two three."; the second begins behind it: "Hush.", too long, too long, "One two three."
+    utterances = read_corpus(tmp_path / "two")
+    assert [(u.id, u.speaker) for u in utterances] == [
+        ("flite_rms/s000002", "flite_rms"),
+        ("flite_slt/s000002", "flite_slt"),
+    ]
+    assert "0 without" not in done.stdout and "3 without sound or of another length left out" in done.stdout
+    for u in utterances:
+        wave, rate = soundfile.read(u.path)
+        loud = np.flatnonzero(np.abs(wave) > 1e-3)
+        assert abs(np.abs(wave).max() - 0.5) < 1e-4 and 1090 < loud[0] <= 1120 and 1090 < len(wave) - loud[-1] <= 1120
+    assert run("make_corpus", "--text", text, *voices[:2], "--peak", 2, "--out", tmp_path, path=flite).returncode == 2
 
 
 @pytest.mark.parametrize(
