@@ -17,6 +17,7 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "glow_tts": Entry("jaxtts.models.glow_tts", "acoustic", "arXiv 2005.11129", "Glow-TTS"),
     "hifigan": Entry("jaxtts.models.hifigan", "vocoder", "arXiv 2010.05646", "HiFi-GAN"),
+    "vits": Entry("jaxtts.models.vits", "end-to-end", "arXiv 2106.06103", "VITS"),
     "vocos": Entry("jaxtts.models.vocos", "vocoder", "arXiv 2306.00814", "Vocos"),
 }
 

@@ -54,6 +54,24 @@ def monotonic_alignment_search(log_p: jax.Array, text_lengths: jax.Array, mel_le
     return count(path, real.astype(jnp.int32))
 
 
+def gaussian_log_likelihood(z: jax.Array, mean: jax.Array, log_scale: jax.Array | None = None) -> jax.Array:
+    """log N(z[t]; mean[s], exp(log_scale[s])) up to terms that are the same for every symbol; carries no gradient.
+
+    Args:
+        z: [B, T, C]; mean: [B, S, C]; log_scale: [B, S, C], None for a standard deviation of 1.
+
+    Returns:
+        [T, B, S], as `monotonic_alignment_search` takes it.
+    """
+    z, mean = jax.lax.stop_gradient((z, mean))
+    if log_scale is None:
+        return jnp.einsum("btm,bsm->tbs", z, mean) - 0.5 * jnp.sum(mean * mean, axis=-1)
+    log_scale = jax.lax.stop_gradient(log_scale)
+    precision = jnp.exp(-2 * log_scale)
+    score = jnp.einsum("btm,bsm->tbs", z, mean * precision) + jnp.einsum("btm,bsm->tbs", -0.5 * z * z, precision)
+    return score - jnp.sum(log_scale + 0.5 * mean * mean * precision, axis=-1)
+
+
 def symbol_of_frame(durations: jax.Array, max_frames: int) -> jax.Array:
     """[B, S] -> int32 [B, T]: the symbol each frame belongs to, S past the end."""
     ends = jnp.cumsum(durations, axis=1)

@@ -104,6 +104,8 @@ class AffineCoupling(nnx.Module):
 
     Args:
         hidden_channels: of the WaveNet stack that predicts shift and scale.
+        mean_only: shift alone, log_scale = 0: the volume is preserved (VITS).
+        plain_start: the first layer has no weight norm (VITS).
         sigmoid_scale: log_scale = log(1e-6 + sigmoid(output + 2)) in place of the output itself.
         dtype: of the network inside.
     """
@@ -118,13 +120,15 @@ class AffineCoupling(nnx.Module):
         dilation: int = 1,
         cond_channels: int = 0,
         dropout: float = 0.0,
+        mean_only: bool = False,
+        plain_start: bool = False,
         sigmoid_scale: bool = False,
         weight_norm: bool = True,
         dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
-        self.sigmoid_scale, self.dtype = sigmoid_scale, dtype
-        self.start = Conv1d(channels // 2, hidden_channels, weight_norm=weight_norm, rngs=rngs)
+        self.mean_only, self.sigmoid_scale, self.dtype = mean_only, sigmoid_scale, dtype
+        self.start = Conv1d(channels // 2, hidden_channels, weight_norm=weight_norm and not plain_start, rngs=rngs)
         self.wavenet = WaveNet(
             hidden_channels,
             kernel_size,
@@ -135,8 +139,9 @@ class AffineCoupling(nnx.Module):
             weight_norm=weight_norm,
             rngs=rngs,
         )
-        self.end = Conv1d(hidden_channels, channels, kernel_init=nnx.initializers.zeros, rngs=rngs)
-        self.end.bias = nnx.Param(jnp.zeros((channels,)))
+        outputs = channels // 2 if mean_only else channels
+        self.end = Conv1d(hidden_channels, outputs, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.end.bias = nnx.Param(jnp.zeros((outputs,)))
 
     def forward(self, x, mask, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
         """See the module docstring."""
@@ -154,6 +159,8 @@ class AffineCoupling(nnx.Module):
     def _network(self, x0, mask, cond, key) -> tuple[jax.Array, jax.Array]:
         h = masked_fill(self.start(x0.astype(self.dtype)), mask)
         h = self.end(self.wavenet(h, mask, cond, key=key)).astype(jnp.float32)
+        if self.mean_only:
+            return h, jnp.zeros_like(h)
         shift, log_scale = jnp.split(h, 2, axis=-1)
         if self.sigmoid_scale:
             log_scale = jnp.log(1e-6 + jax.nn.sigmoid(log_scale + 2))

@@ -118,6 +118,12 @@ def _lowbias32(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
+def item_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal of `shape` [B, ...]; item b's depends on the key and b alone, not on the other items."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(shape[0]))
+    return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(keys)
+
+
 def remat(call: Callable[..., Any], enabled: bool) -> Callable[..., Any]:
     """`call`, but if enabled its insides are computed again on the way back and not kept: memory for time.
 

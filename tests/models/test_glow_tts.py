@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxtts.models.glow_tts import Config, Model, build_task
 from jaxtts.models.glow_tts.convert import config_from, convert
-from jaxtts.models.glow_tts.model import item_noise
+from jaxtts.nn.functional import item_noise
 from jaxtts.models.glow_tts.parity import parity
 from jaxtts.nn.functional import count_parameters, fold_weight_norm, merge, named, split, structure
 

@@ -15,11 +15,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtts.nn.alignment import expand, monotonic_alignment_search, path_from_durations
+from jaxtts.nn.alignment import (
+    expand,
+    gaussian_log_likelihood,
+    monotonic_alignment_search,
+    path_from_durations,
+)
 from jaxtts.nn.attention import TransformerEncoder
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.flow import ActNorm, AffineCoupling, GroupedInvertibleConv, squeeze, unsqueeze
-from jaxtts.nn.functional import check_dtype, dropout, remat, split_key
+from jaxtts.nn.functional import check_dtype, dropout, item_noise, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.normalization import LayerNorm
 
@@ -182,7 +187,8 @@ class Model(nnx.Module):
         mel, mel_lengths = mel[:, : mel.shape[1] // factor * factor], mel_lengths // factor * factor
         frames = mel.shape[1]
         z, log_det = self.decoder.forward(mel, sequence_mask(mel_lengths, frames), cond, key=keys[1])
-        durations = monotonic_alignment_search(self.log_likelihood(z, prior), text_lengths, mel_lengths)
+        scores = gaussian_log_likelihood(z, prior.mean, None if self.config.mean_only else prior.log_scale)
+        durations = monotonic_alignment_search(scores, text_lengths, mel_lengths)
         target = jnp.where(prior.mask, jnp.log(self.config.duration_offset + durations), 0.0)
         mean, log_scale = self.expand(prior, durations, frames)
         return Output(z, mean, log_scale, log_det, durations, target, prior, mel_lengths)
@@ -268,15 +274,6 @@ class Model(nnx.Module):
         """The prior's mean and log_scale along the alignment, [B, T, M]."""
         mean = expand(prior.mean, durations, max_frames)
         return mean, jnp.zeros_like(mean) if self.config.mean_only else expand(prior.log_scale, durations, max_frames)
-
-    def log_likelihood(self, z: jax.Array, prior: Prior) -> jax.Array:
-        """log N(z[t]; mean[s], scale[s]) up to terms that are the same for every symbol; z [B, T, M] -> [T, B, S]."""
-        z, mean, log_scale = jax.lax.stop_gradient((z, prior.mean, prior.log_scale))
-        precision = jnp.exp(-2 * log_scale)
-        score = jnp.einsum("btm,bsm->tbs", z, mean * precision)
-        if not self.config.mean_only:
-            score = score + jnp.einsum("btm,bsm->tbs", -0.5 * z * z, precision)
-        return score - jnp.sum(log_scale + 0.5 * mean * mean * precision, axis=-1)
 
 
 class Encoder(nnx.Module):
@@ -453,9 +450,3 @@ class Block(nnx.Module):
     def layers(self) -> tuple[ActNorm, GroupedInvertibleConv, AffineCoupling]:
         """In the order of the forward pass."""
         return self.act_norm, self.mix, self.coupling
-
-
-def item_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal [B, T, M]; item b's depends on the key and b alone, not on the other items."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(shape[0]))
-    return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(keys)

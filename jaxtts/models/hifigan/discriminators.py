@@ -41,7 +41,7 @@ class Discriminators(nnx.Module):
         if "period" in self.families:
             self.period = MultiPeriodDiscriminator(config.periods, config.period_channels, **how)
         if "scale" in self.families:
-            self.scale = MultiScaleDiscriminator(config.num_scales, config.scale_channels, config.scale_groups, **how)
+            self.scale = MultiScaleDiscriminator(config, **how)
         if "resolution" in self.families:
             self.resolution = MultiResolutionDiscriminator(config.resolutions, config.resolution_channels, **how)
 
@@ -96,27 +96,27 @@ class MultiScaleDiscriminator(nnx.Module):
 
     def __init__(
         self,
-        num_scales: int = 3,
-        channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 1024, 1024),
-        groups: tuple[int, ...] = (1, 4, 16, 16, 16, 16, 1),
+        config: GanConfig,
         *,
         dtype: str = "float32",
         remat: bool = False,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs,  # noqa: B008
     ):
         self.remat = remat
         self.discriminators = nnx.List(
             [
-                ScaleDiscriminator(channels, groups, spectral_norm=s == 0, dtype=dtype, rngs=rngs)
-                for s in range(num_scales)
+                ScaleDiscriminator(config, spectral_norm=s == 0 and config.scale_spectral_norm, dtype=dtype, rngs=rngs)
+                for s in range(config.num_scales)
             ]
         )
 
     def __call__(self, wave: jax.Array) -> list[Maps]:
         """[B, N] -> feature maps [B, T, C] of each scale."""
         maps = []
-        for discriminator in self.discriminators:
+        for number, discriminator in enumerate(self.discriminators, 1):
             maps.append(remat(discriminator, self.remat)(wave))
+            if number == len(self.discriminators):
+                break
             padded = jnp.pad(wave, ((0, 0), (2, 2)))
             last = 2 * (wave.shape[1] // 2) + 1
             wave = jnp.stack([padded[:, k : k + last : 2] for k in range(4)]).mean(0)  # of 4 at stride 2, zeros count
@@ -124,28 +124,18 @@ class MultiScaleDiscriminator(nnx.Module):
 
 
 class ScaleDiscriminator(nnx.Module):
-    """Seven convolutions over time, five of them grouped."""
+    """Convolutions over time, most of them grouped."""
 
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        groups: tuple[int, ...],
-        *,
-        spectral_norm: bool = False,
-        dtype: str = "float32",
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, config: GanConfig, *, spectral_norm: bool = False, dtype: str = "float32", rngs: nnx.Rngs):
         self.dtype = dtype
-        widths, strides = (15, 41, 41, 41, 41, 41, 5), (1, 2, 2, 4, 4, 1, 1)
-        if not len(channels) == len(groups) == len(widths):
-            raise ValueError(f"scale_channels={channels}, scale_groups={groups}: give {len(widths)} of each")
+        channels = config.scale_channels
 
         def conv(i: int, o: int, width: int, stride: int = 1, groups: int = 1) -> nnx.Module:
             if spectral_norm:
                 return SpectralConv1d(i, o, width, stride=stride, groups=groups, rngs=rngs)
             return Conv1d(i, o, width, stride=stride, groups=groups, weight_norm=True, rngs=rngs)
 
-        layers = zip((1, *channels), channels, widths, strides, groups)
+        layers = zip((1, *channels), channels, config.scale_kernel_sizes, config.scale_strides, config.scale_groups)
         self.convs = nnx.List([conv(*layer) for layer in layers])
         self.conv_post = conv(channels[-1], 1, 3)
 

@@ -6,6 +6,7 @@ utterance's end are kept at zero in every layer, so a batch gives what each utte
 N(0, 0.01) initialisation, which weight norm undoes there, is the plain uniform one here.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -36,7 +37,9 @@ class GanConfig:
         stft_resolutions: its (n_fft, hop, window).
         pretrain_steps: steps with the spectral losses alone, before the discriminators start.
         periods, period_channels: of the multi-period discriminator.
-        num_scales, scale_channels, scale_groups: of the multi-scale discriminator.
+        num_scales: of the multi-scale discriminator: the wave itself, pooled by 2, by 4, ...
+        scale_channels, scale_groups, scale_kernel_sizes, scale_strides: of each of its layers.
+        scale_spectral_norm: spectral norm in place of weight norm on the first scale.
         resolutions, resolution_channels: (n_fft, hop) and width of the multi-resolution discriminator.
     """
 
@@ -54,6 +57,9 @@ class GanConfig:
     num_scales: int = 3
     scale_channels: tuple[int, ...] = (128, 128, 256, 512, 1024, 1024, 1024)
     scale_groups: tuple[int, ...] = (1, 4, 16, 16, 16, 16, 1)
+    scale_kernel_sizes: tuple[int, ...] = (15, 41, 41, 41, 41, 41, 5)
+    scale_strides: tuple[int, ...] = (1, 2, 2, 4, 4, 1, 1)
+    scale_spectral_norm: bool = True
     resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (2048, 512), (512, 128))
     resolution_channels: int = 64
 
@@ -67,13 +73,30 @@ class GanConfig:
             raise ValueError(f"gan.reduce={self.reduce!r}: use 'sum' or 'mean'")
         if self.objective not in ("least_squares", "hinge"):
             raise ValueError(f"gan.objective={self.objective!r}: use 'least_squares' or 'hinge'")
+        lengths = {len(self.scale_channels), len(self.scale_groups), len(self.scale_kernel_sizes)}
+        if lengths != {len(self.scale_strides)}:
+            raise ValueError("gan.scale_channels, scale_groups, scale_kernel_sizes and scale_strides differ in length")
+
+    @classmethod
+    def vits(cls) -> "GanConfig":
+        """VITS's (arXiv 2106.06103): the periods and MelGAN's discriminator of the plain wave, all weight-normed."""
+        return cls(
+            num_scales=1,
+            scale_channels=(16, 64, 256, 1024, 1024, 1024),
+            scale_groups=(1, 4, 16, 64, 256, 1),
+            scale_kernel_sizes=(15, 41, 41, 41, 41, 5),
+            scale_strides=(1, 4, 4, 4, 4, 1),
+            scale_spectral_norm=False,
+        )
 
     def narrow(self, divisor: int) -> "GanConfig":
         """The same discriminators with every width divided, for training on little hardware."""
+        scales = tuple(max(1, c // divisor) for c in self.scale_channels)
         return replace(
             self,
             period_channels=tuple(max(1, c // divisor) for c in self.period_channels),
-            scale_channels=tuple(max(max(self.scale_groups), c // divisor) for c in self.scale_channels),
+            scale_channels=scales,
+            scale_groups=tuple(math.gcd(g, i, o) for g, i, o in zip(self.scale_groups, (1, *scales), scales)),
             resolution_channels=max(1, self.resolution_channels // divisor),
         )
 
@@ -189,13 +212,30 @@ class Config:
 
 
 class Generator(nnx.Module):
-    """Mel -> wave (section 2.2)."""
+    """Mel -> wave (section 2.2).
 
-    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+    Args:
+        in_channels: of what it reads; default: the mel's bins.
+        cond_channels: of a conditioning vector that is added, projected, to the first layer's output; 0 for none.
+        plain_ends: no weight norm on the first and the last layer, no bias on the last (VITS).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        in_channels: int | None = None,
+        cond_channels: int = 0,
+        plain_ends: bool = False,
+        rngs: nnx.Rngs,
+    ):
         self.config = config
         channels = [config.upsample_channels // 2**n for n in range(len(config.upsample_rates) + 1)]
         norm = config.weight_norm
-        self.conv_pre = Conv1d(config.mel.num_bins, channels[0], 7, weight_norm=norm, rngs=rngs)
+        ends = norm and not plain_ends
+        self.conv_pre = Conv1d(in_channels or config.mel.num_bins, channels[0], 7, weight_norm=ends, rngs=rngs)
+        if cond_channels:
+            self.cond = Conv1d(cond_channels, channels[0], rngs=rngs)
         self.ups = nnx.List(
             [
                 ConvTranspose1d(i, o, k, rate, padding=(k - rate) // 2, weight_norm=norm, rngs=rngs)
@@ -210,17 +250,20 @@ class Generator(nnx.Module):
                 for k, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilations)
             ]
         )
-        self.conv_post = Conv1d(channels[-1], 1, 7, weight_norm=norm, rngs=rngs)
+        self.conv_post = Conv1d(channels[-1], 1, 7, weight_norm=ends, bias=not plain_ends, rngs=rngs)
 
-    def __call__(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """[B, T, M] (and frames [B]) -> wave [B, T * hop] in [-1, 1], zero behind the lengths."""
-        return self.stages(mel, lengths)["wave"]
+    def __call__(self, mel: jax.Array, lengths: jax.Array | None = None, cond: jax.Array | None = None) -> jax.Array:
+        """[B, T, M] (frames [B], cond [B, 1, G]) -> wave [B, T * hop] in [-1, 1], zero behind the lengths."""
+        return self.stages(mel, lengths, cond)["wave"]
 
-    def stages(self, mel: jax.Array, lengths: jax.Array | None = None) -> dict[str, jax.Array]:
+    def stages(
+        self, mel: jax.Array, lengths: jax.Array | None = None, cond: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Every stage by name: 'conv_pre', 'ups.N', 'resblocks.N' (each [B, T', C]) and 'wave' [B, T * hop]."""
         config, found = self.config, {}
         mask = None if lengths is None else sequence_mask(lengths, mel.shape[1])  # [B, T]
-        x = found["conv_pre"] = self.conv_pre(_masked(mel.astype(config.dtype), mask))
+        x = self.conv_pre(_masked(mel.astype(config.dtype), mask))
+        x = found["conv_pre"] = x if cond is None else x + self.cond(cond.astype(x.dtype))
         count = len(config.resblock_kernel_sizes)
         for n, (up, rate) in enumerate(zip(self.ups, config.upsample_rates)):
             x = found[f"ups.{n}"] = up(_masked(jax.nn.leaky_relu(x, SLOPE), mask))  # [B, T * rate, C / 2]

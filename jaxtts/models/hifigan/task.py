@@ -25,6 +25,8 @@ from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
 from jaxtts.train.steps import averaged_params, gan_step, generator_step, init_state
 
+Waves = tuple[jax.Array, jax.Array]  # real and generated, [B, N]
+
 
 class VocoderConfig(Protocol):
     """What `vocoder_task` reads of a configuration."""
@@ -69,29 +71,24 @@ def vocoder_task(
     """
     gan, spec = config.gan, config.mel
     loss_spec = spec.full_band()
-    optim = optim if isinstance(optim, dict) else _both(optim, gan.pretrain_steps)
+    optim = optim if isinstance(optim, dict) else both(optim, gan.pretrain_steps)
 
-    def build_discriminators(rngs: nnx.Rngs) -> Discriminators:
-        return Discriminators(gan, dtype=config.dtype, remat=config.remat, rngs=rngs)
-
+    adversary = Adversary(gan, config.dtype, config.remat)
     generator = functional.structure(lambda: build(nnx.Rngs(0)))[0]
-    discriminator = functional.structure(lambda: build_discriminators(nnx.Rngs(0)))[0]
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
         key_g, key_d = jax.random.split(key)
-        nets = {"generator": build(nnx.Rngs(key_g)), "discriminator": build_discriminators(nnx.Rngs(key_d))}
-        parts = {name: functional.split(net)[1:] for name, net in nets.items()}
-        params = {name: part[0] for name, part in parts.items()}
-        return init_state(params, optim, {name: part[1] for name, part in parts.items()})
+        _, params, rest = functional.split(build(nnx.Rngs(key_g)))
+        judges, vectors = adversary.init(key_d)
+        return init_state(
+            {"generator": params, "discriminator": judges}, optim, {"generator": rest, "discriminator": vectors}
+        )
 
     def synthesize(params: Any, batch: Batch) -> jax.Array:
         mel = batch["mel"] if "mel" in batch else mel_spectrogram(batch["wave"], spec)
         return functional.merge(generator, params)(mel)  # [B, N]
 
-    def judge(params: Any, rest: Any, wave: jax.Array) -> dict[str, list[list[jax.Array]]]:
-        return functional.merge(discriminator, params, rest["discriminator"])(wave)
-
-    def generate(params: Any, rest: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, Metrics]:
+    def generate(params: Any, rest: Any, batch: Batch, key: jax.Array) -> tuple[Waves, jax.Array, Metrics]:
         fake = synthesize(params, batch)
         metrics = {"loss/mel": mel_l1(fake, batch["wave"], loss_spec)}
         loss = gan.mel_weight * metrics["loss/mel"]
@@ -99,30 +96,7 @@ def vocoder_task(
             convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
             metrics |= {"loss/spectral_convergence": convergence, "loss/stft_magnitude": magnitude}
             loss += gan.stft_weight * (convergence + magnitude)
-        return fake, loss, metrics
-
-    def weighted(losses: dict[str, jax.Array]) -> jax.Array:
-        reduce = jnp.sum if gan.reduce == "sum" else jnp.mean
-        return jnp.stack([w * reduce(losses[name]) for name, w in zip(gan.discriminators, gan.weights)]).sum()
-
-    def generator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array) -> tuple[jax.Array, Metrics]:
-        real_maps = jax.lax.stop_gradient(judge(params, rest, batch["wave"]))
-        fake_maps = judge(params, rest, fake)
-        adversarial = weighted({f: generator_losses([m[-1] for m in fake_maps[f]], gan.objective) for f in fake_maps})
-        feature = weighted({f: feature_losses(real_maps[f], fake_maps[f]) for f in fake_maps})
-        metrics = {"loss/adversarial": adversarial, "loss/feature": feature}
-        return adversarial + gan.feature_weight * feature, metrics
-
-    def discriminator_loss(params: Any, rest: Any, batch: Batch, fake: jax.Array):
-        rest = rest | {"discriminator": power_iteration(params, rest["discriminator"])}
-        maps = judge(params, rest, jnp.concatenate([batch["wave"], fake]))
-        losses = {}
-        for family, judged in maps.items():
-            halves = [jnp.split(m[-1], 2) for m in judged]
-            on_real, on_fake = discriminator_losses([h[0] for h in halves], [h[1] for h in halves], gan.objective)
-            losses[family] = on_real + on_fake
-        loss = weighted(losses)
-        return loss, ({"loss/discriminator": loss}, rest)
+        return (batch["wave"], fake), loss, metrics
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
         fake = synthesize(averaged_params(state, "generator"), batch)
@@ -142,7 +116,7 @@ def vocoder_task(
             "mel/recorded": mel_spectrogram(real, spec),
         }
 
-    train_step = gan_step(generate, generator_loss, discriminator_loss, optim)
+    train_step = gan_step(generate, adversary.generator_loss, adversary.discriminator_loss, optim)
     pretraining = (gan.pretrain_steps, generator_step(generate, optim["generator"])) if gan.pretrain_steps else None
 
     def inference(state: TrainState) -> tuple[Any, Any]:
@@ -152,7 +126,56 @@ def vocoder_task(
     return Task(init, train_step, eval_step, sample, ("wave",), inference, pretraining)
 
 
-def _both(optim: OptimConfig, pretrain_steps: int) -> dict[str, OptimConfig]:
+class Adversary:
+    """The discriminators of a `GanConfig` as the losses of `train.steps.gan_step`; its outputs are (real, fake) waves.
+
+    Args:
+        dtype, remat: of the discriminators' networks.
+    """
+
+    def __init__(self, gan: GanConfig, dtype: str = "float32", remat: bool = False):
+        self.gan = gan
+        self.build = lambda rngs: Discriminators(gan, dtype=dtype, remat=remat, rngs=rngs)
+        self.structure = functional.structure(lambda: self.build(nnx.Rngs(0)))[0]
+
+    def init(self, key: jax.Array) -> tuple[Any, Any]:
+        """Parameters and singular vectors."""
+        return functional.split(self.build(nnx.Rngs(key)))[1:]
+
+    def generator_loss(self, params: Any, rest: Any, batch: Batch, waves: Waves) -> tuple[jax.Array, Metrics]:
+        """What the generator loses to the discriminators: their scores and the distance of their feature maps."""
+        real, fake = waves
+        real_maps = jax.lax.stop_gradient(self._judge(params, rest["discriminator"], real))
+        fake_maps = self._judge(params, rest["discriminator"], fake)
+        objective = self.gan.objective
+        adversarial = self._weighted({f: generator_losses([m[-1] for m in fake_maps[f]], objective) for f in fake_maps})
+        feature = self._weighted({f: feature_losses(real_maps[f], fake_maps[f]) for f in fake_maps})
+        metrics = {"loss/adversarial": adversarial, "loss/feature": feature}
+        return adversarial + self.gan.feature_weight * feature, metrics
+
+    def discriminator_loss(
+        self, params: Any, rest: Any, batch: Batch, waves: Waves
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        """What the discriminators lose on both waves; the singular vectors move one step."""
+        rest = rest | {"discriminator": power_iteration(params, rest["discriminator"])}
+        losses = {}
+        for family, judged in self._judge(params, rest["discriminator"], jnp.concatenate(waves)).items():
+            halves = [jnp.split(m[-1], 2) for m in judged]
+            on_real, on_fake = discriminator_losses([h[0] for h in halves], [h[1] for h in halves], self.gan.objective)
+            losses[family] = on_real + on_fake
+        loss = self._weighted(losses)
+        return loss, ({"loss/discriminator": loss}, rest)
+
+    def _judge(self, params: Any, vectors: Any, wave: jax.Array) -> dict[str, list[list[jax.Array]]]:
+        return functional.merge(self.structure, params, vectors)(wave)
+
+    def _weighted(self, losses: dict[str, jax.Array]) -> jax.Array:
+        gan = self.gan
+        reduce = jnp.sum if gan.reduce == "sum" else jnp.mean
+        return jnp.stack([w * reduce(losses[name]) for name, w in zip(gan.discriminators, gan.weights)]).sum()
+
+
+def both(optim: OptimConfig, pretrain_steps: int) -> dict[str, OptimConfig]:
     """The discriminators start `pretrain_steps` later, so their cosine is shorter; only the generator is averaged."""
     discriminator = dataclasses.replace(optim, ema_decay=0.0)
     if optim.schedule == "cosine":
