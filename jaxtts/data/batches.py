@@ -196,9 +196,10 @@ def batches(
     Args:
         dataset: the prepared corpus, or its training or held-out part.
         fields: of 'text', 'mel', 'wave'. Whole utterances give text [B, S] int32, mel [B, T, M], wave
-            [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32. With
-            `segment_length` 'wave' and 'mel' are aligned random crops: wave [B, segment_length], mel
-            [B, segment_length / hop_length, M]; a shorter recording is followed by silence.
+            [B, T * hop_length], each padded with zeros, and text_lengths, mel_lengths, wave_lengths [B] int32; a
+            recording is as long as its frames, wave_lengths = hop_length * mel_lengths. With `segment_length` 'wave'
+            and 'mel' are aligned random crops: wave [B, segment_length], mel [B, segment_length / hop_length, M]; a
+            shorter recording is followed by silence.
             Always there: speaker [B] int32; ids, a list of str; batch_ids, the ids of all processes. A task's
             `fields` may be given as they are.
         batch_size: of all processes together.
@@ -302,11 +303,14 @@ class _Collate(NamedTuple):
         frames, symbols = self.shapes[plan.bucket]
         hop = self.dataset.mel.hop_length
         for field in self.fields:
-            values = [_wave(r["wave"][: frames * hop]) if field == "wave" else r["tokens" if field == "text" else "mel"]
-                      for r in records]  # fmt: skip
-            length = {"text": symbols, "mel": frames, "wave": frames * hop}[field]
-            batch[field] = _pad(values, length)
-            batch[f"{field}_lengths"] = np.array([len(v) for v in values], np.int32)
+            if field == "wave":
+                lengths, most = [len(r["mel"]) * hop for r in records], frames * hop
+                values = [_wave(r["wave"][:n]) for r, n in zip(records, lengths, strict=True)]
+            else:
+                name, most = ("tokens", symbols) if field == "text" else ("mel", frames)
+                values = [r[name] for r in records]
+                lengths = [len(v) for v in values]
+            batch[field], batch[f"{field}_lengths"] = _pad(values, most), np.array(lengths, np.int32)
         return batch
 
     def _crops(self, records: list[dict[str, Any]], draws: np.ndarray) -> dict[str, np.ndarray]:

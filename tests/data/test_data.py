@@ -158,10 +158,32 @@ def test_batches_hold_the_records_in_their_bucket(dataset):
             record = dataset[int(np.flatnonzero(dataset.ids == name)[0])]
             for field, values in (("text", record["tokens"]), ("mel", record["mel"]), ("wave", record["wave"] / 32768)):
                 length = batch[f"{field}_lengths"][row]
-                assert length == min(len(values), batch[field].shape[1])
+                assert length == (HOP * len(record["mel"]) if field == "wave" else len(values))
                 np.testing.assert_array_equal(batch[field][row, :length], np.float32(values[:length]))
                 assert not batch[field][row, length:].any()
     assert shapes <= set(train.buckets) and len(shapes) > 1
+
+
+def test_text_and_whole_waves_go_together_without_mels(dataset):
+    fields = ("text", "text_lengths", "wave", "wave_lengths", "speaker")
+    alone, beside = (iter(batches(dataset, f, 4, seed=3, buckets=4)) for f in (fields, (*fields, "mel")))
+    for a, b in zip(take(alone, 10), take(beside, 10), strict=True):
+        assert set(a) == {*fields, "ids", "batch_ids"}
+        assert (a["wave_lengths"] == HOP * b["mel_lengths"]).all() and a["wave"].shape[1] == HOP * b["mel"].shape[1]
+        same(a, {name: b[name] for name in a})
+
+
+def test_waves_are_as_long_as_their_frames_with_any_padding(folder, tmp_path):
+    """'center' padding gives a frame more than the samples fill."""
+    utterances = [u for u in read_corpus(folder) if u.id.startswith("u")][:5]
+    centred = prepare(utterances, mel_spec("tacotron2"), TEXT, tmp_path, jobs=1, progress=False)
+    batch = next(iter(batches(centred, ("text", "wave", "mel"), 5, epochs=1)))
+    for row, name in enumerate(batch["ids"]):
+        record = centred[int(np.flatnonzero(centred.ids == name)[0])]
+        samples, length = len(record["wave"]), batch["wave_lengths"][row]
+        assert samples < length == HOP * batch["mel_lengths"][row] <= batch["wave"].shape[1]
+        np.testing.assert_array_equal(batch["wave"][row, :samples], np.float32(record["wave"] / 32768))
+        assert not batch["wave"][row, samples:].any()
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])
@@ -196,7 +218,8 @@ def test_the_order_depends_on_seed_and_epoch_alone(dataset):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"fields": ("text", "mel")}, {"fields": ("wave", "mel"), "segment_length": 8192}]
+    "arguments",
+    [{"fields": ("text", "mel")}, {"fields": ("text", "wave")}, {"fields": ("wave", "mel"), "segment_length": 8192}],
 )
 @pytest.mark.parametrize("stop", [0, 3, 9, 25])
 def test_a_restored_position_gives_the_same_batches(dataset, arguments, stop):
