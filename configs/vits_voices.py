@@ -13,6 +13,8 @@ repository's root; DICT is the pronouncing dictionary cmudict-en-us.dict of pock
 Not yet run here to its end: no figures.
 """
 
+import dataclasses
+
 from jaxtts.audio.spec import mel_spec
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.models.vits import Config
@@ -23,12 +25,12 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     """The recipe."""
-    steps = 20_000
+    steps = 7000
     text = TextSpec(blank="_", bos="^")
     spec = mel_spec("vits").replace(name="vits_16khz", sample_rate=16_000)
     optim = OptimConfig(
         name="adamw",
-        learning_rate=4e-4,
+        learning_rate=5e-4,
         schedule="cosine",
         warmup_steps=200,
         total_steps=steps,
@@ -37,6 +39,7 @@ def get_config() -> Recipe:
         b2=0.99,
         eps=1e-9,
         weight_decay=0.01,
+        ema_decay=0.999,
     )
     return Recipe(
         name="vits",
@@ -58,9 +61,9 @@ def get_config() -> Recipe:
             upsample_channels=128,
             resblock_kernel_sizes=(3, 5, 7),
             resblock_dilations=((1, 2), (2, 6), (3, 12)),
-            gan=GanConfig.vits().narrow(4),
+            gan=dataclasses.replace(GanConfig.vits().narrow(8), pretrain_steps=3000),
         ),
-        optim={"generator": optim, "discriminator": optim},
+        optim=optim,
         data=DataConfig(mel=spec, text=text, batch_size=16, buckets=3, held_out=32),
         steps=steps,
         log_every=25,

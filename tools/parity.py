@@ -24,6 +24,7 @@ SYSTEMS = {
     "glow_tts": "jaxtts.models.glow_tts.parity",
     "coqui_glow_tts": "jaxtts.models.glow_tts.parity",
     "hifigan": "jaxtts.models.hifigan.parity",
+    "vits": "jaxtts.models.vits.parity",
 }
 
 

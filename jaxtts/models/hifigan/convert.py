@@ -22,10 +22,12 @@ GENERATOR_RULES = [
     *layer(r"(ups\.\d+)", r"\1", "conv_transpose"),
 ]
 _CONV = r"(?:convs\.\d+|conv_post)"
-DISCRIMINATOR_RULES = [
+SPECTRAL_RULES = [  # `weight_v` is a singular vector beside `weight_orig`, and a direction beside `weight_g`
     Rule(rf"(scale\.discriminators\.0\.{_CONV})\.weight_orig", r"\1.conv.kernel", "conv"),
     Rule(rf"(scale\.discriminators\.0\.{_CONV})\.weight_u", r"\1.left"),
     Rule(rf"(scale\.discriminators\.0\.{_CONV})\.weight_v", r"\1.right"),
+]
+DISCRIMINATOR_RULES = [
     *layer(rf"((?:period|scale)\.discriminators\.\d+\.{_CONV})", r"\1", "conv"),
 ]
 _FAMILIES = {"mpd": "period", "msd": "scale"}
@@ -99,7 +101,8 @@ def discriminator_params(weights: Mapping[str, np.ndarray], gan: GanConfig = Gan
     _, params, rest = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
     params, rest = functional.named(params), functional.named(rest)
     renamed = {".".join([_FAMILIES.get(net, net), name]): w for (net, _, name), w in _partitioned(weights)}
-    loaded = load_into(params | rest, renamed, DISCRIMINATOR_RULES)
+    rules = [*SPECTRAL_RULES, *DISCRIMINATOR_RULES] if gan.scale_spectral_norm else DISCRIMINATOR_RULES
+    loaded = load_into(params | rest, renamed, rules)
     params, rest = (functional.nested({name: loaded[name] for name in part}) for part in (params, rest))
     return params, rest
 

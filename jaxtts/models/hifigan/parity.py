@@ -65,7 +65,7 @@ def _discriminator(
     out: dict[str, Any] = {}
     for kind, maps in (("real", real_maps), ("gen", fake_maps)):
         for d, layers in enumerate(maps):
-            layers = [_reference_layout(x, len(real)) for x in layers]
+            layers = [reference_layout(x, len(real)) for x in layers]
             out[f"d_{kind}.{d}"] = layers[-1].reshape(len(real), -1)
             for n, layer in enumerate(layers):
                 out |= {f"fmap_{kind}.{d}.{n}": layer, f"fmap_{kind}_mean_abs.{d}.{n}": np.abs(layer).mean()}
@@ -97,7 +97,7 @@ def _discriminator(
     return {f"out.{name}": np.asarray(value) for name, value in out.items()}
 
 
-def _reference_layout(x: jax.Array, batch: int) -> np.ndarray:
+def reference_layout(x: jax.Array, batch: int) -> np.ndarray:
     """[B, T, C] -> [B, C, T]; the period discriminators' [B * p, T, C] -> [B, C, T, p]."""
     maps = np.asarray(x)
     if len(maps) == batch:

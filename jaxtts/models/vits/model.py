@@ -46,6 +46,8 @@ class Config:
         attention_window: reach of the relative positions, None for none.
         hidden_dim: width of the posterior encoder and of the flow.
         stochastic_durations: False for a plain predictor of log durations, of width `duration_dim`.
+        duration_norm_eps: of the plain predictor's layer norms (coqui-tts: 1e-4).
+        stochastic_dim: width of the stochastic predictor, 0: as wide as the encoder.
         duration_flows, duration_layers: couplings in each flow of the stochastic predictor, layers in each's network.
         spline_bins, spline_bound: of its splines.
         num_speakers: above 1, `speaker` holds ids [B]; else, with speaker_dim > 0, embeddings [B, speaker_dim].
@@ -82,6 +84,8 @@ class Config:
     duration_dim: int = 256
     duration_kernel_size: int = 3
     duration_dropout: float = 0.5
+    duration_norm_eps: float = 1e-5
+    stochastic_dim: int = 0
     duration_flows: int = 4
     duration_layers: int = 3
     spline_bins: int = 10
@@ -503,7 +507,7 @@ class DurationPredictor(nnx.Module):
         if config.speaker_dim:
             self.cond = Conv1d(config.speaker_dim, dim, rngs=rngs)
         self.convs = nnx.List([Conv1d(i, width, kernel, rngs=rngs) for i in (dim, width)])
-        self.norms = nnx.List([LayerNorm(width) for _ in range(2)])
+        self.norms = nnx.List([LayerNorm(width, eps=config.duration_norm_eps) for _ in range(2)])
         self.out = Conv1d(width, 1, rngs=rngs)
 
     def __call__(
@@ -539,8 +543,8 @@ class StochasticDurationPredictor(nnx.Module):
     """A flow over durations, dequantised by another one that has seen them (section 2.2.2, appendix B.5)."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        c, dim = config, config.encoder_dim
-        self.start = Conv1d(dim, dim, rngs=rngs)
+        c, dim = config, config.stochastic_dim or config.encoder_dim
+        self.start = Conv1d(c.encoder_dim, dim, rngs=rngs)
         if c.speaker_dim:
             self.cond = Conv1d(c.speaker_dim, dim, rngs=rngs)
         self.stack = SeparableStack(dim, c.duration_kernel_size, c.duration_layers, c.duration_dropout, rngs=rngs)
@@ -626,7 +630,7 @@ class SplineCoupling(nnx.Module):
     """The second channel moves through a spline that a network makes of the first; starts as the identity."""
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
-        c, dim = config, config.encoder_dim
+        c, dim = config, config.stochastic_dim or config.encoder_dim
         self.bins, self.bound, self.scale = c.spline_bins, c.spline_bound, dim**-0.5
         self.start = Conv1d(1, dim, rngs=rngs)
         self.stack = SeparableStack(dim, c.duration_kernel_size, c.duration_layers, 0.0, rngs=rngs)

@@ -1,0 +1,180 @@
+"""Our answers to recorded cases of jaywalnut310/vits, in its names and layouts; see tools/parity.py."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxtts.audio.stft import linear_spectrogram, linear_to_mel, mel_spectrogram
+from jaxtts.losses.gan import discriminator_losses, feature_losses, generator_losses
+from jaxtts.losses.kl import sampled_kl
+from jaxtts.models.hifigan.convert import discriminator_params
+from jaxtts.models.hifigan.discriminators import Discriminators
+from jaxtts.models.hifigan.model import GanConfig
+from jaxtts.models.hifigan.parity import reference_layout
+from jaxtts.models.vits.convert import config_from, convert, data_mel
+from jaxtts.models.vits.model import Model, StochasticDurationPredictor
+from jaxtts.nn import functional
+from jaxtts.nn.alignment import expand, path_from_durations
+from jaxtts.nn.masking import sequence_mask
+from jaxtts.nn.spline import rational_quadratic_spline
+from jaxtts.weights.fields import Fields
+
+Arrays = dict[str, np.ndarray]
+
+
+def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> Arrays:
+    """'out.*' -> our value, for a case of the model, the discriminators, the spline or the spectrograms.
+
+    Args:
+        meta: the case's meta.json.
+        weights: the reference's names and layouts (none for the spline and the spectrograms).
+        inputs: 'in.*' -> array.
+    """
+    config = meta["config"]
+    x = {name.removeprefix("in."): jnp.asarray(value) for name, value in inputs.items()}
+    if "x" in x:
+        ours = config_from(config, weights)
+        graph, _, _ = functional.structure(lambda: Model(ours, rngs=nnx.Rngs(0)))
+        out = _model(functional.merge(graph, convert(weights, ours)), config, x)
+    elif "widths" in x:
+        out = _spline(config, x)
+    elif "y_hat" in x:
+        out = _discriminators(config, weights, x["y"][:, 0], x["y_hat"][:, 0])
+    else:
+        spec = data_mel(Fields(config), config["filter_length"] // 2 + 1, config["hop_length"])
+        linear = linear_spectrogram(x["y"], spec.replace(num_mels=None, log=None))
+        out = {"spec": linear, "mel_from_spec": linear_to_mel(linear, spec), "mel": mel_spectrogram(x["y"], spec)}
+        out = {name: value.swapaxes(1, 2) for name, value in out.items()}
+    return {f"out.{name}": np.asarray(value) for name, value in out.items()}
+
+
+def _model(model: Model, config: Mapping[str, Any], x: Mapping[str, jax.Array]) -> dict[str, Any]:
+    text, lengths = x["x"].astype(jnp.int32), x["x_lengths"].astype(jnp.int32)
+    y, y_lengths = x["y"].swapaxes(1, 2), x["y_lengths"].astype(jnp.int32)
+    speaker = x.get("sid")
+    noise = {name.removeprefix("noise."): value for name, value in x.items() if name.startswith("noise.")}
+    noise = {name: v.swapaxes(1, 2) if v.ndim == 3 else v for name, v in noise.items()}
+    mask, cond = sequence_mask(y_lengths, y.shape[1]), model.speaker(speaker)
+
+    prior = model.text_encoder(text, lengths)
+    starts = (noise["slice_u"] * (y_lengths - model.config.segment_frames + 1)).astype(jnp.int32)
+    output = model(
+        text, lengths, y, y_lengths, speaker=speaker, noise=noise["enc_q"], duration_noise=noise.get("sdp_e_q"),
+        starts=starts,
+    )  # fmt: skip
+    posterior = output.posterior
+    out: dict[str, Any] = {
+        "enc_p.h": prior.hidden,
+        "enc_p.m": prior.mean,
+        "enc_p.logs": prior.log_scale,
+        "enc_q.z": posterior.z,
+        "enc_q.m": posterior.mean,
+        "enc_q.logs": posterior.log_scale,
+        "flow.z_p": output.z,
+        "flow.reverse_of_z": model.flow.inverse(posterior.z, mask, cond),
+        "train.m_p_expanded": output.mean,
+        "train.logs_p_expanded": output.log_scale,
+    }
+    out = {name: value.swapaxes(1, 2) for name, value in out.items()}
+    out |= {
+        "dec.audio": model.decode(posterior.z[:, :10], speaker=speaker)[:, None],
+        "train.audio": output.wave[:, None],
+        "train.l_length": output.duration_loss / jnp.sum(lengths),
+        "train.attn": path_from_durations(output.durations, y.shape[1])[:, None],
+        "train.ids_slice": starts,
+        "train.loss_kl": sampled_kl(output.z, output.mean, output.log_scale, posterior.log_scale, mask),
+    }
+    predictor = model.duration_predictor
+    if isinstance(predictor, StochasticDurationPredictor):
+        out["sdp.nll"] = predictor.loss(prior, output.durations, cond, noise=noise["sdp_nll"])
+        out["sdp.logw_reverse"] = predictor(prior, cond, noise=noise["sdp_reverse"] * 0.9)[:, None]
+    else:
+        out["dp.logw"] = predictor(prior, cond)[:, None]
+
+    scales: dict[str, Any] = {
+        "noise_scale": config["infer_noise_scale"],
+        "duration_noise_scale": config["infer_noise_scale_w"],
+        "length_scale": config["infer_length_scale"],
+    }
+    given = {"noise": noise["infer_z"], "duration_noise": noise.get("infer_sdp")}
+    out |= {f"infer.{name}": value for name, value in _speak(model, text, lengths, speaker, scales | given).items()}
+    means = _speak(model, text, lengths, speaker, scales)
+    out |= {f"infer0.{name}": means[name] for name in ("audio", "attn")}
+    if "sid_tgt" in x:
+        z_hat = model.converted(y, y_lengths, x["sid"], x["sid_tgt"], noise=noise["vc"])
+        out["vc.z_hat"] = z_hat.swapaxes(1, 2)
+        out["vc.audio"] = model.decode(z_hat, speaker=x["sid_tgt"])[:, None]
+    return out
+
+
+def _speak(
+    model: Model, text: jax.Array, lengths: jax.Array, speaker: jax.Array | None, options: dict[str, Any]
+) -> dict[str, jax.Array]:
+    """`infer` as the reference's: cut to the longest item, whose companions' padding leaks into their last frames."""
+    room = options["noise"].shape[1] if "noise" in options else 64 * text.shape[1]
+    z, frames, alignment = model.latent(text, lengths, max_frames=room, speaker=speaker, **options)
+    length = int(frames.max())
+    mask = sequence_mask(frames, length)
+    out = {
+        "audio": model.decode(z[:, :length], speaker=speaker)[:, None],
+        "attn": alignment[:, None, :length],
+        "y_mask": mask[:, None].astype(jnp.float32),
+    }
+    if "noise" in options:  # the reference keeps the noise behind an item's end
+        prior, durations = model.text_encoder(text, lengths), alignment.sum(axis=1).astype(jnp.int32)
+        mean, log_scale = (expand(x, durations, length) for x in (prior.mean, prior.log_scale))
+        sample = mean + jnp.exp(log_scale) * options["noise"] * options["noise_scale"]
+        out["z_p"] = sample.swapaxes(1, 2)
+        out["z"] = model.flow.inverse(sample, mask, model.speaker(speaker)).swapaxes(1, 2)
+    return out
+
+
+def _spline(config: Mapping[str, Any], x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    out = {}
+    for name, inverse in (("forward", False), ("inverse", True)):
+        out[name], out[f"{name}_logabsdet"] = rational_quadratic_spline(
+            x["inputs"], x["widths"], x["heights"], x["derivatives"], bound=config["tail_bound"], inverse=inverse
+        )
+    return out
+
+
+def _discriminators(
+    config: Mapping[str, Any], weights: Mapping[str, np.ndarray], real: jax.Array, fake: jax.Array
+) -> dict[str, Any]:
+    gan = replace(
+        GanConfig.vits(),
+        periods=tuple(config["periods"]),
+        period_channels=tuple(config["period_channels"]),
+        scale_channels=tuple(config["scale_channels"]),
+        scale_groups=tuple(config["scale_groups"]),
+    )
+    graph, _, _ = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
+    judge = functional.merge(graph, *discriminator_params(_by_family(weights), gan))
+    real_maps, fake_maps = ([*maps["scale"], *maps["period"]] for maps in (judge(real), judge(fake)))
+    on_real, on_fake = discriminator_losses([m[-1] for m in real_maps], [m[-1] for m in fake_maps])
+    out: dict[str, Any] = {
+        "feature_loss": 2 * feature_losses(real_maps, fake_maps).sum(),
+        "discriminator_loss": (on_real + on_fake).sum(),
+        "generator_loss": generator_losses([m[-1] for m in fake_maps]).sum(),
+    }
+    for kind, judged in (("real", real_maps), ("gen", fake_maps)):
+        for d, maps in enumerate(judged):
+            maps = [reference_layout(x, len(real)) for x in maps]
+            out[f"d_{kind}.{d}"] = maps[-1].reshape(len(real), -1)
+            out |= {f"fmap_{kind}.{d}.{n}": maps[n] for n in range(len(maps))}
+    return out
+
+
+def _by_family(weights: Mapping[str, np.ndarray]) -> Arrays:
+    """The one list of the reference (first the scale, then the periods) as HiFi-GAN's two."""
+    renamed = {}
+    for name, weight in weights.items():
+        discriminators, number, rest = name.split(".", 2)
+        family, place = ("msd", 0) if number == "0" else ("mpd", int(number) - 1)
+        renamed[f"{family}.{discriminators}.{place}.{rest}"] = weight
+    return renamed
