@@ -20,10 +20,11 @@ ALLOWED = {
     "models.*.parity": ("weights", "nn", "audio", "losses", "models.*", "train.state", "train.steps"),
     "models.*": ("models.*",),
     "weights": ("nn.functional",),
+    "interop": ("weights", "text", "audio.spec", "registry", "config", "nn.functional", "models.*"),
     "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
-        "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "models.*",
+        "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "interop", "models.*",
     ),
 }  # fmt: skip
 NEVER_IMPORT = {"data": {"jax", "flax", "optax"}, "audio.spec": {"jax"}, "weights": {"torch", "flax"}}

@@ -27,6 +27,10 @@ class Phonemizer:
             language, preserve_punctuation=True, with_stress=True, language_switch="remove-flags"
         )
 
+    def phonemes(self, sentence: str) -> str:
+        """The IPA of one sentence, punctuation kept."""
+        return self._backend.phonemize([sentence], strip=True)[0]
+
     def __call__(self, text: str) -> Iterable[Sentence]:
         sentences = split_sentences(text)
         for sentence, phonemes in zip(sentences, self._backend.phonemize(sentences, strip=True), strict=True):

@@ -4,11 +4,15 @@ Token design of the phoneme front ends `gruut` and `arpabet`: every phoneme is a
 its own ahead of its vowel; a space stands between words; `. ? ! , ; :` stay, since prosody hangs on them; every
 sentence ends in `.`, `?` or `!`. The `espeak` and `characters` front ends have one token per character.
 
+A spec with a `cleaner` belongs to a model of another toolkit: the text goes through that toolkit's own steps, sentence by
+sentence, and each character of what comes out is a token.
+
 Unknown symbols: `FrontEnd.encode` refuses them by name. `FrontEnd.sentences` cuts unspeakable characters out with a
 warning that names each (`strict=True`, for corpora: refuses them); a text with nothing to speak is a ValueError.
 """
 
 import dataclasses
+import functools
 import importlib
 import re
 import unicodedata
@@ -19,7 +23,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from jaxtts.text import ssml
+from jaxtts.text import cleaners, ssml
 from jaxtts.text.normalise import normalise
 from jaxtts.text.ssml import Document
 from jaxtts.text.symbols import CHARACTERS, GLOW_TTS, GRUUT_EN_US, IPA_TO_ARPABET, SPACE, STRESS, TERMINAL, VITS
@@ -40,6 +44,10 @@ class TextSpec:
         bos: symbol put first, or None.
         eos: symbol put last, or None.
         lowercase: characters front end: lower-case the text.
+        cleaner: whose text processing, see text/cleaners.py; empty for our own.
+        romanise: with the cleaner `hugging_face`: put other scripts in Latin letters.
+        unknown: with a cleaner: the symbol that stands for what the inventory lacks; None leaves it out.
+        pad: with a cleaner: a symbol that ends a run of blanks: there is none between two of it, or it and an end.
     """
 
     frontend: str = "gruut"
@@ -49,12 +57,20 @@ class TextSpec:
     bos: str | None = None
     eos: str | None = None
     lowercase: bool = False
+    cleaner: str = ""
+    romanise: bool = False
+    unknown: str | None = None
+    pad: str | None = None
 
     def __post_init__(self) -> None:
         if self.frontend not in DEFAULT_SYMBOLS:
             raise ValueError(f"frontend is {self.frontend!r}: take one of {', '.join(DEFAULT_SYMBOLS)}")
         object.__setattr__(self, "symbols", tuple(self.symbols) or DEFAULT_SYMBOLS[self.frontend])
-        for name in ("blank", "bos", "eos"):
+        if self.cleaner not in cleaners.CLEANERS:
+            raise ValueError(f"cleaner is {self.cleaner!r}: take one of {', '.join(cleaners.CLEANERS)}")
+        if self.cleaner and self.frontend not in ("espeak", "characters"):
+            raise ValueError(f"cleaner={self.cleaner!r} goes with the front ends espeak and characters alone")
+        for name in ("blank", "bos", "eos", "unknown", "pad"):
             symbol = getattr(self, name)
             if symbol is not None and symbol not in self.symbols:
                 raise ValueError(f"{name} is {symbol!r}, which is not among the {len(self.symbols)} symbols: add it")
@@ -119,11 +135,14 @@ class FrontEnd:
     @property
     def _backend(self) -> Backend:
         if self._loaded is None:
-            if self.spec.frontend == "characters":
-                self._loaded = _characters
-            else:
+            phonemizer = None
+            if self.spec.frontend != "characters":
                 name = "espeak" if self.spec.frontend == "espeak" else "gruut"
-                self._loaded = importlib.import_module(f"jaxtts.text.{name}_backend").Phonemizer(self.spec.language)
+                phonemizer = importlib.import_module(f"jaxtts.text.{name}_backend").Phonemizer(self.spec.language)
+            if self.spec.cleaner:
+                self._loaded = functools.partial(_foreign, self.spec, phonemizer)
+            else:
+                self._loaded = phonemizer or _characters
         assert self._loaded is not None
         return self._loaded
 
@@ -147,15 +166,14 @@ class FrontEnd:
         marked_up = re.match(r"\s*<speak[\s/>]", text) is not None
         clean, unknown = (self._clean_ssml if marked_up else self._clean)(text)
         if unknown:
-            names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
-            if strict:
-                raise ValueError(f"cannot speak {names} in {_excerpt(text)}: remove or replace them")
-            warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=3)
-        return self._speakable(clean, f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
+            _complain(unknown, text, strict)
+        return self._speakable(clean, text, strict)
 
-    def _speakable(self, clean: str | Document, complaint: str) -> Iterator[Sentence]:
+    def _speakable(self, clean: str | Document, text: str, strict: bool) -> Iterator[Sentence]:
         found = False
         for sentence in self._backend(clean) if clean else ():
+            if self.spec.cleaner:
+                sentence = self._known(sentence, strict)
             if self.spec.frontend == "arpabet":
                 sentence = _to_arpabet(sentence)
             if any(t[-1].isalnum() for t in sentence.tokens):
@@ -164,7 +182,20 @@ class FrontEnd:
             elif sentence.pause:
                 yield Sentence("", [], sentence.pause)
         if not found:
-            raise ValueError(complaint)
+            raise ValueError(f"nothing to speak in {_excerpt(text)}: give a text with words or numbers")
+
+    def _known(self, sentence: Sentence, strict: bool) -> Sentence:
+        """Leaves out, or replaces, what the inventory lacks: spaces and punctuation in silence, all else by name."""
+        lost = [t for t in dict.fromkeys(sentence.tokens) if t not in self._ids]
+        if named := [t for t in lost if not t.isspace() and unicodedata.category(t)[0] != "P"]:
+            _complain(named, sentence.text, strict)
+        other = self.spec.unknown
+        tokens = [t if t in self._ids else other for t in sentence.tokens if t in self._ids or other is not None]
+        while other is None and tokens and tokens[-1] == SPACE:
+            tokens.pop()
+        while other is None and tokens and tokens[0] == SPACE:
+            del tokens[0]
+        return sentence._replace(tokens=tokens)
 
     def phonemize(self, text: str, strict: bool = False) -> list[list[str]]:
         """The tokens of each sentence of a text; see `sentences`."""
@@ -189,17 +220,32 @@ class FrontEnd:
         if self.spec.blank is not None:
             ids, inner = [self._ids[self.spec.blank]] * (2 * len(ids) + 1), ids
             ids[1::2] = inner
+            ids = np.array(ids)[self._kept(tokens)].tolist()
         ends = [[] if s is None else [self._ids[s]] for s in (self.spec.bos, self.spec.eos)]
         return np.array(ends[0] + ids + ends[1], np.int32)
 
-    def places(self, count: int) -> np.ndarray:
-        """Which of `count` tokens each identity of `encode` belongs to, int32 [S].
+    def places(self, tokens: int | Sequence[str]) -> np.ndarray:
+        """Which token each identity of `encode` belongs to, int32 [S].
 
-        A blank belongs to the token before it; -1 stands before the first token and `count` behind the last.
+        A blank belongs to the token before it; -1 stands before the first token and their number behind the last.
+
+        Args:
+            tokens: what `encode` was given; their number will do where `spec.pad` is None.
         """
+        count = tokens if isinstance(tokens, int) else len(tokens)
         places = np.repeat(np.arange(-1, count), 2)[1:] if self.spec.blank is not None else np.arange(count)
+        if self.spec.blank is not None and not isinstance(tokens, int):
+            places = places[self._kept(tokens)]
         ends = [[] if s is None else [p] for s, p in ((self.spec.bos, -1), (self.spec.eos, count))]
         return np.array([*ends[0], *places, *ends[1]], np.int32)
+
+    def _kept(self, tokens: Sequence[str]) -> np.ndarray:
+        """Which of blank, token, blank ... blank are put down, bool [2 * count + 1]."""
+        kept = np.ones(2 * len(tokens) + 1, bool)
+        if self.spec.pad is not None and tokens:
+            bare = np.array([True, *(t == self.spec.pad for t in tokens), True])
+            kept[::2] = ~(bare[1:] & bare[:-1])
+        return kept
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Identities to tokens, without blanks and ends."""
@@ -208,6 +254,8 @@ class FrontEnd:
 
     def _clean(self, text: str) -> tuple[str, list[str]]:
         """Normalised text and the characters cut out; marks that the inventory lacks go in silence."""
+        if self.spec.cleaner:  # its turn comes sentence by sentence
+            return text, []
         phonemes = self.spec.frontend in ("gruut", "arpabet")
         clean, unknown = normalise(text, self.spec.language, write_out=phonemes)
         if phonemes:
@@ -251,6 +299,23 @@ def _characters(text: str) -> Iterable[Sentence]:
     return [Sentence(sentence, list(sentence)) for sentence in split_sentences(text)]
 
 
+def _foreign(spec: TextSpec, phonemizer: Any, text: str) -> Iterator[Sentence]:
+    """The front end of another toolkit's model, as `spec.cleaner` and `spec.frontend` say."""
+    for sentence in split_sentences(text, keep=True):
+        clean = cleaners.clean(sentence, spec)
+        if phonemizer is not None:
+            clean = cleaners.finish(" ".join(phonemizer.phonemes(clean).split()), spec)
+        yield Sentence(sentence, list(clean))
+
+
+def _complain(unknown: Sequence[str], text: str, strict: bool) -> None:
+    """Names what cannot be spoken, in a warning or (strict) a ValueError."""
+    names = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:20]) + (" ..." if len(unknown) > 20 else "")
+    if strict:
+        raise ValueError(f"cannot speak {names} in {_excerpt(text)}: remove or replace them")
+    warnings.warn(f"left out what cannot be spoken: {names}", stacklevel=4)
+
+
 _SENTENCE_END = re.compile(
     r"(?:[?!]|(?<!\b[A-Z])(?<!\b[DMS]r)(?<!\bMrs)(?<!\bMs)(?<!\b[MS]t)(?<!\bvs)\.)['\")]*\s+"
     r"|\n\s*\n",
@@ -258,10 +323,15 @@ _SENTENCE_END = re.compile(
 )
 
 
-def split_sentences(text: str) -> list[str]:
-    """Cuts a text behind `.`, `?` or `!` (with closing quotes; not behind titles and initials) and at empty lines."""
+def split_sentences(text: str, keep: bool = False) -> list[str]:
+    """Cuts a text behind `.`, `?` or `!` (with closing quotes; not behind titles and initials) and at empty lines.
+
+    Args:
+        keep: leave spaces within a line as many as they are.
+    """
     ends = [0, *(m.end() for m in _SENTENCE_END.finditer(text)), len(text)]
-    sentences = (" ".join(text[i:j].split()) for i, j in zip(ends, ends[1:], strict=False))
+    parts = (text[i:j] for i, j in zip(ends, ends[1:], strict=False))
+    sentences = (re.sub(r"\s*[^\S ]\s*", " ", p).strip() if keep else " ".join(p.split()) for p in parts)
     return [s for s in sentences if any(map(str.isalnum, s))]
 
 

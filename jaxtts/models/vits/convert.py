@@ -287,6 +287,65 @@ def hf_config_from(values: Mapping[str, Any]) -> Config:
     )
 
 
+def coqui_convert(weights: Mapping[str, np.ndarray], config: Config) -> Tree:
+    """The same of the `Vits` of coqui-tts."""
+    return _convert(weights, config, COQUI_RULES)
+
+
+def coqui_config_from(values: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Config:
+    """Our Config of a config.json of coqui-tts and the tensors beside it.
+
+    Raises:
+        ValueError: a field is missing, absurd, or an option that this model does not have.
+    """
+    whole = Fields(values)
+    v, audio = whole.section("model_args"), whole.section("audio")
+    v.expect("encoder_sample_rate")
+    rates = v.wholes("upsample_rates_decoder", (8, 8, 2, 2))
+    bins = v.whole("out_channels", 513)
+    hidden = v.whole("hidden_channels", 192)
+    speakers, channels = weights["emb_g.weight"].shape if "emb_g.weight" in weights else (1, 0)
+    stochastic = v.flag("use_sdp", True)
+    data = {
+        "sampling_rate": audio.values.get("sample_rate"), "filter_length": audio.values.get("fft_size"),
+        "hop_length": audio.values.get("hop_length"), "win_length": audio.values.get("win_length"),
+        "n_mel_channels": audio.values.get("num_mels"), "mel_fmin": audio.values.get("mel_fmin"),
+        "mel_fmax": audio.values.get("mel_fmax"),
+    }  # fmt: skip
+    return Config(
+        num_symbols=_rows(weights, "text_encoder.emb.weight", v.whole("num_chars", 100)),
+        mel=data_mel(Fields(data, whole.where), bins, int(np.prod(rates))),
+        spectrogram_bins=bins,
+        latent_dim=hidden,
+        encoder_dim=_columns(weights, "text_encoder.emb.weight", hidden),
+        encoder_layers=v.whole("num_layers_text_encoder", 6, most=1000),
+        encoder_heads=v.whole("num_heads_text_encoder", 2),
+        encoder_ffn_dim=v.whole("hidden_channels_ffn_text_encoder", 768),
+        encoder_kernel_size=v.whole("kernel_size_text_encoder", 3),
+        encoder_dropout=v.real("dropout_p_text_encoder", 0.1),
+        hidden_dim=hidden,
+        posterior_layers=v.whole("num_layers_posterior_encoder", 16, most=1000),
+        posterior_kernel_size=v.whole("kernel_size_posterior_encoder", 5),
+        posterior_dilation=v.whole("dilation_rate_posterior_encoder", 1, most=100),
+        flow_layers=v.whole("num_layers_flow", 4, most=1000),
+        flow_kernel_size=v.whole("kernel_size_flow", 5),
+        flow_dilation=v.whole("dilation_rate_flow", 1, most=100),
+        stochastic_durations=stochastic,
+        stochastic_dim=192,
+        duration_dropout=v.real("dropout_p_duration_predictor", 0.5),
+        duration_norm_eps=1e-4,
+        num_speakers=speakers,
+        speaker_dim=channels,
+        resblock=_kind(v, "resblock_type_decoder"),
+        upsample_rates=rates,
+        upsample_kernel_sizes=v.wholes("upsample_kernel_sizes_decoder", (16, 16, 4, 4)),
+        upsample_channels=v.whole("upsample_initial_channel_decoder", 512),
+        resblock_kernel_sizes=v.wholes("resblock_kernel_sizes_decoder", (3, 7, 11)),
+        resblock_dilations=v.lists("resblock_dilation_sizes_decoder", ((1, 3, 5),) * 3),
+        segment_frames=v.whole("spec_segment_size", 32),
+    )
+
+
 _HF_FIXED: dict[str, tuple[Any, ...]] = {
     "use_bias": (True,),
     "hidden_act": ("relu",),
@@ -316,6 +375,11 @@ def spectrogram(sample_rate: int, n_fft: int, hop_length: int, *, win_length: in
     win_length = n_fft if win_length is None or not hop_length <= win_length <= n_fft else win_length
     mel = default.replace(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop_length, win_length=win_length, fmax=None)
     return default if mel == default else mel.replace(name="vits_custom")
+
+
+def _columns(weights: Mapping[str, np.ndarray], name: str, default: int) -> int:
+    """The second axis of a table, where there is one."""
+    return weights[name].shape[1] if name in weights and weights[name].ndim == 2 else default
 
 
 def _kind(v: Fields, name: str) -> int:

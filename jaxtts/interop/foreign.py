@@ -1,0 +1,222 @@
+"""What a checkpoint of another toolkit comes to, and the files it came from."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxtts import registry
+from jaxtts.audio.spec import MelSpec
+from jaxtts.nn.functional import fold_weight_norm, named, nested, structure
+from jaxtts.text import TextSpec
+from jaxtts.weights import read_weights
+from jaxtts.weights.torch_file import read_torch, state_dict
+
+_MOST_JSON = 64 * 2**20
+_SIDE_FILES = (
+    "vocab",
+    "tokenizer",
+    "special_tokens",
+    "added_tokens",
+    "preprocessor",
+    "generation",
+    "speaker",
+    "language",
+)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint in our terms.
+
+    Attributes:
+        kind: the toolkit and model, for people.
+        name: of the folder or file.
+        model: the model's name in the registry.
+        config: its Config, with `weight_norm` as the tensors have it.
+        mel: the frames that it reads or makes, and its sample rate.
+        text: how it wants its text; None for a vocoder, or if no front end here reads as it was taught.
+        speakers: names in the order of the embedding.
+        tensors: dotted name -> array, all that `Model(config)` has.
+        defaults: its own noise_scale, duration_noise_scale and length_scale, as far as it has them.
+        missing: what it lacks to speak alone, to follow "it lacks"; empty if it does.
+    """
+
+    kind: str
+    name: str
+    model: str
+    config: Any
+    mel: MelSpec
+    text: TextSpec | None
+    speakers: tuple[str, ...]
+    tensors: dict[str, np.ndarray] = field(repr=False)
+    defaults: dict[str, float] = field(default_factory=dict)
+    missing: str = ""
+
+    def folded(self) -> "Foreign":
+        """The same with weight norm folded into the kernels, for speaking."""
+        if not self.config.weight_norm:
+            return self
+        tensors = {name: np.asarray(x) for name, x in named(fold_weight_norm(nested(self.tensors))).items()}
+        return replace(self, tensors=tensors, config=replace(self.config, weight_norm=False))
+
+    def unfolded(self) -> "Foreign":
+        """The same with weight norm, for training: v = w and g = ||w|| where it was folded."""
+        if self.config.weight_norm:
+            return self
+        config = replace(self.config, weight_norm=True)
+        tensors = dict(self.tensors)
+        for name, x in parameters(self.model, config).items():
+            stem, _, leaf = name.rpartition(".")
+            if leaf == "g" and f"{stem}.kernel" in tensors:
+                kernel = tensors[f"{stem}.v"] = tensors.pop(f"{stem}.kernel")
+                axes = (0, 1) if x.ndim == 1 else (0, 2)  # [W, I, O]: a norm for each O, transposed for each I
+                norm = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=axes))
+                tensors[name] = norm.reshape(x.shape).astype(kernel.dtype)
+        return replace(self, tensors=tensors, config=config)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies.
+
+    Attributes:
+        path: what the user named.
+        folder: where its files lie.
+        weights: the weights, if the user named a file.
+        config: its configuration file.
+        values: what that holds.
+        language, mel: what the user chose.
+    """
+
+    path: Path
+    folder: Path
+    weights: Path | None
+    config: Path
+    values: dict[str, Any] = field(repr=False)
+    language: str | None = None
+    mel: MelSpec | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the voice."""
+        return (self.path if self.path.is_dir() else self.path.parent).resolve().name or "voice"
+
+    def file(self, *patterns: str) -> Path:
+        """The weights: the file named by the user, else the newest of the first pattern that matches anything.
+
+        Raises:
+            ValueError: there are none; the message names what was looked for.
+        """
+        if self.weights is not None:
+            return self.weights
+        for pattern in patterns:
+            if found := sorted((p for p in self.folder.glob(pattern) if p.is_file()), key=_age):
+                return found[-1]
+        raise ValueError(f"{self.folder} has no weights: there is none of {', '.join(patterns)}")
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """A JSON object beside the weights, None if there is no such file."""
+        path = self.folder / Path(name).name
+        return read_json(path) if path.is_file() else None
+
+
+def _age(path: Path) -> tuple[list[int], str]:
+    """Numbers in a file's name, such as its step, order it among others."""
+    return [int(n) for n in re.findall(r"\d{1,18}", path.name)], path.name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: no JSON, or no object; the message names the file.
+    """
+    try:
+        if path.stat().st_size > _MOST_JSON:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(values).__name__}")
+    return values
+
+
+def locate(
+    path: Path, config: Path | None = None, *, language: str | None = None, mel: MelSpec | None = None
+) -> Source:
+    """Finds the configuration of a checkpoint: `config`, `FILE.json`, config.json, or the only other JSON file there.
+
+    Raises:
+        ValueError: nothing there, or no configuration.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no {path}")
+    if path.suffix == ".onnx" or (path.is_dir() and not config and _only_onnx(path)):
+        raise ValueError(
+            f"{path} is an ONNX file, whose weights are part of a frozen graph: "
+            "give the training checkpoint (.ckpt for Piper) with its config.json"
+        )
+    folder = path if path.is_dir() else path.parent
+    if config is None:
+        beside = [] if path.is_dir() else [path.with_name(path.name + ".json"), path.with_suffix(".json")]
+        others = [p for p in sorted(folder.glob("*.json")) if not p.name.startswith(_SIDE_FILES)]
+        candidates = [*beside, folder / "config.json", *(others if len(others) == 1 else [])]
+        config = next((p for p in candidates if p.is_file()), None)
+        if config is None:
+            found = f"; it has {', '.join(p.name for p in others[:10])}" if others else ""
+            raise ValueError(f"{folder} has no config.json{found}: give the checkpoint's own config with --config")
+    return Source(path, folder, None if path.is_dir() else path, config, read_json(config), language, mel)
+
+
+def _only_onnx(folder: Path) -> bool:
+    weights = {p.suffix for p in folder.iterdir()} & {".onnx", ".ckpt", ".pth", ".pt", ".safetensors", ".bin"}
+    return weights == {".onnx"}
+
+
+def checkpoint(path: Path, *keys: str) -> tuple[dict[str, np.ndarray], Any]:
+    """The tensors of a file, of a PyTorch one those under `keys` (if it has them), and all that it holds.
+
+    Raises:
+        ValueError: damaged, or without tensors; the message names the file.
+    """
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if head[8:] == b"{" or path.suffix == ".safetensors":
+        return dict(read_weights(path)), None
+    whole = read_torch(path)
+    try:
+        return state_dict(whole, *keys), whole
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parameters(model: str, config: Any) -> dict[str, Any]:
+    """Dotted name -> shape and type of each parameter of a model, which is not built."""
+    return named(structure(lambda: registry.module(model).Model(config, rngs=nnx.Rngs(0)))[1])
+
+
+def flat(tree: Any) -> dict[str, np.ndarray]:
+    """A converter's nested parameters under dotted names."""
+    return {name: np.asarray(x) for name, x in named(tree).items()}
+
+
+def speaker_names(found: Any, count: int) -> tuple[str, ...]:
+    """The names of `count` speakers out of a list, or a dict from names to numbers; numbers where it names none."""
+    names = [str(n) for n in range(count)]
+    if isinstance(found, Mapping):
+        for name, number in found.items():
+            if type(number) is int and 0 <= number < count:
+                names[number] = str(name)
+    elif isinstance(found, Sequence) and not isinstance(found, str) and len(found) == count:
+        names = [str(name) for name in found]
+    return tuple(names) if count > 1 else ("default",)
+
+
+Reader = Callable[[Source], Foreign]
