@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from jaxtts.audio.spec import MelSpec
     from jaxtts.data import Dataset
     from jaxtts.recipe import Recipe
+    from jaxtts.train.state import TrainState
+    from jaxtts.train.warm_start import Source
 
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
@@ -25,6 +27,8 @@ class Train:
     jaxtts train glow_tts_ljspeech --data LJSpeech-1.1 --workdir runs/glow
 
     jaxtts train configs/mine.py --data corpus --workdir runs/mine --set model.decoder_blocks=6 data.batch_size=16
+
+    jaxtts train vits_ljspeech --data corpus --workdir runs/mine --from G_400000.pth --steps 5000
     """
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
@@ -41,8 +45,9 @@ class Train:
     """Of the parameters, the order of the data and each step's randomness."""
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
     """Other fields of the recipe: model.*, optim.*, data.*, fsdp, keep, {log,eval,sample,save}_every."""
-    start_from: Path | None = None
-    """Workdir of another run of the same model: a new run begins with its newest parameters."""
+    start_from: Annotated[Path | None, tyro.conf.arg(aliases=("--from",), metavar="PATH")] = None
+    """A new run begins with what fits of this model, and tells what does not: the WORKDIR of another run, an export, a
+    voice, or a checkpoint of another toolkit. Symbols and speakers are matched by name."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
     jobs: Number = None
@@ -81,6 +86,7 @@ def train(args: Train) -> None:
     from jaxtts.synth.executables import use_persistent_cache
     from jaxtts.train.loop import fit, say
     from jaxtts.train.sharding import data_mesh
+    from jaxtts.train.warm_start import adopt
 
     recipe = changed_recipe(args)
     use_persistent_cache()
@@ -91,8 +97,18 @@ def train(args: Train) -> None:
     dataset = prepared(args, recipe)
     say(dataset.summary())
     if 1 < getattr(recipe.model, "num_speakers", 1) != len(dataset.speakers):
-        raise ValueError(f"model.num_speakers={recipe.model.num_speakers}: {args.data} has {len(dataset.speakers)}")
+        count = len(dataset.speakers)
+        raise ValueError(
+            f"model.num_speakers={recipe.model.num_speakers}: {args.data} has {count}; --set model.num_speakers={count}"
+        )
     training, held_out = dataset.held_out(recipe.data.held_out)
+
+    def begin(state: "TrainState") -> "tuple[TrainState, dict[str, Any]]":
+        text, speakers = (dataset.text, dataset.speakers) if "text" in task.fields else (None, ())
+        source = read_source(args.start_from or Path(), recipe.name, mesh)
+        state, report = adopt(state, source, recipe.name, text, speakers, dataset.mel)
+        say(report.lines())
+        return state, report._asdict()
 
     task = registry.module(recipe.name).build_task(recipe.model, recipe.optim)
     fields = [name for name in ("text", "mel", "wave") if name in task.fields]
@@ -118,7 +134,7 @@ def train(args: Train) -> None:
         held_out=unseen,
         shown=shown,
         seed=recipe.seed,
-        start_from=args.start_from,
+        start=begin if args.start_from else None,
         mesh=mesh,
         log_every=recipe.log_every,
         eval_every=recipe.eval_every,
@@ -129,6 +145,44 @@ def train(args: Train) -> None:
         recipe=recipe.to_dict(),
         audio_seconds=lambda batch: jax.process_count() * seconds(batch, dataset.mel),
         sample_rate=dataset.mel.sample_rate,
+    )
+
+
+def read_source(path: Path, model: str, mesh: Any) -> "Source":
+    """What --start-from names: the newest checkpoint of a run, or a model that is made for speaking.
+
+    Args:
+        model: name in the registry of the model that is trained: of a voice folder, which half is meant.
+
+    Raises:
+        ValueError: nothing that can be read is there.
+    """
+    from jaxtts.audio.spec import MelSpec
+    from jaxtts.registry import MODELS
+    from jaxtts.synth.folder import KINDS, read_part
+    from jaxtts.text import TextSpec
+    from jaxtts.train.checkpoint import Checkpoints
+    from jaxtts.train.warm_start import EXPORTED, Source
+
+    if not path.exists():
+        raise ValueError(f"--start-from {path}: there is no such file or folder")
+    if not (path / "checkpoints").is_dir():
+        part, about = read_part(path, next(name for name, kind in KINDS.items() if kind == MODELS[model].kind))
+        speakers = about.get("speakers", ())
+        return Source(
+            str(path), part.model, {EXPORTED: dict(part.tensors)}, {}, None, about.get("text"), speakers, part.mel
+        )
+    checkpoints = Checkpoints(path, read_only=True)
+    state, meta, _ = checkpoints.restore(None, mesh)
+    checkpoints.close()
+    facts = meta["description"]
+    return Source.of_state(
+        str(path),
+        facts["model"],
+        state,
+        text=TextSpec.from_dict(facts["text"]) if "text" in facts else None,
+        speakers=tuple(facts.get("speakers", ())),
+        mel=MelSpec.from_dict(facts["mel"]),
     )
 
 

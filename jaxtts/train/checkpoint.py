@@ -87,11 +87,12 @@ class Checkpoints:
             raise ValueError(f"{self.folder} holds no checkpoint")
         return self._read_meta(step)["meta"]
 
-    def restore(self, like: TrainState, mesh: Mesh) -> tuple[TrainState, dict[str, Any], dict[int, str]]:
+    def restore(self, like: TrainState | None, mesh: Mesh) -> tuple[TrainState, dict[str, Any], dict[int, str]]:
         """The newest checkpoint that is whole, on the devices of the mesh.
 
         Args:
-            like: a state, or its shapes from `jax.eval_shape`; the checkpoint must have this very structure.
+            like: a state, or its shapes from `jax.eval_shape`; the checkpoint must have this very structure. None takes
+                the structure that it has, with plain lists and dicts for the optimisers' states.
 
         Returns:
             The state, the JSON saved with it, and what is wrong with newer checkpoints: step -> reason.
@@ -153,7 +154,7 @@ class Checkpoints:
                 f"cannot write a checkpoint to {self.folder} ({reason}); {intact}. Mend that and start the same command"
             ) from error
 
-    def _read(self, step: int, like: TrainState, mesh: Mesh) -> tuple[Any, str]:
+    def _read(self, step: int, like: TrainState | None, mesh: Mesh) -> tuple[Any, str]:
         """((state, meta), '') or (None, what is wrong).
 
         The handlers are called directly, since the manager's own `restore` meets the other processes at a barrier,
@@ -162,7 +163,11 @@ class Checkpoints:
         folder, handler = self.folder / str(step), ocp.StandardCheckpointHandler()
         try:
             meta = self._read_meta(step)
-            saved = _named_shapes(handler.metadata(epath.Path(folder / "state")))
+            metadata = handler.metadata(epath.Path(folder / "state"))
+            saved = _named_shapes(metadata)
+            if like is None:
+                tree: Any = getattr(metadata, "tree", metadata)
+                like = TrainState(**jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree))
         except Exception as error:  # of Orbax, tensorstore, json: whatever a damaged file leads to
             return None, _first(error)
         shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like,

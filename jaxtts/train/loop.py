@@ -9,6 +9,7 @@ host never waits for a step's result before it sends the next one; metrics are f
 """
 
 import itertools
+import json
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ from jaxtts.train.sharding import (
     whole_batch,
 )
 from jaxtts.train.state import Batch, Task, TrainState
+from jaxtts.weights.safetensors import replacing
 
 IN_FLIGHT = 2  # steps sent to the devices ahead of the one that is known to be done
 MAX_SKIPPED = 10  # steps in a row that may be left out for values that are not finite
@@ -65,7 +67,7 @@ def fit(
     audio_seconds: Callable[[Batch], float] | None = None,
     sample_rate: int = 22050,
     mesh: Mesh | None = None,
-    start_from: str | Path | None = None,
+    start: Callable[[TrainState], tuple[TrainState, dict[str, Any]]] | None = None,
 ) -> TrainState:
     """Trains `task` until `steps` steps are done, from the newest checkpoint in `workdir` if there is one.
 
@@ -90,7 +92,8 @@ def fit(
         audio_seconds: batch -> seconds of audio in it, for the throughput.
         sample_rate: of the sounds in the log.
         mesh: devices with the axes 'data' and 'fsdp', see `sharding.data_mesh`; all there are by default.
-        start_from: workdir of another run of this model, whose parameters a new run begins with.
+        start: fresh state -> the one that a new run begins with, and JSON about it, which is kept in workdir/start.json
+            and in each checkpoint; see `warm_start`. A run that goes on does not call it.
 
     Raises:
         ValueError: a batch lacks a field; no batches; the checkpoints belong to another model or seed.
@@ -102,7 +105,7 @@ def fit(
     with Compilations() as run.compilations:
         try:
             run.reports = log_every > 0
-            run.begin(batches, start_from)
+            run.begin(batches, start)
             if shown is None and (first := next(iter(held_out), None)) is not None:
                 shown = whole_batch(run.fields(first))
             if run.step >= steps:
@@ -172,26 +175,24 @@ class _Run:
         """Begins to measure throughput anew."""
         self.started, self.waited, self.seconds, self.flops, self.timed = time.perf_counter(), 0.0, 0.0, 0.0, 0
 
-    def begin(self, batches: Iterable[Batch], start_from: str | Path | None) -> None:
-        """Restores the newest checkpoint, or makes a state from the first batch (and another run's parameters)."""
+    def begin(self, batches: Iterable[Batch], start: Callable[[TrainState], Any] | None) -> None:
+        """Restores the newest checkpoint, or makes a state from the first batch (and what `start` makes of it)."""
         self.batches = iter(batches)
-        start = self.position()
+        position = self.position()
         first = self.next_batch()
-        if start is None:
+        if position is None:
             self.batches = itertools.chain([first], self.batches)
         else:
-            self.batches.set_state(start)  # type: ignore
+            self.batches.set_state(position)  # type: ignore
         if self.checkpoints.latest() is None:
-            if start_from is not None and not (Path(start_from) / "checkpoints").is_dir():
-                raise ValueError(f"start_from={start_from} is no run: it holds no checkpoints/")
             began = time.perf_counter()
-            self.state = put_state(self.task.init(self.init_key, whole_batch(self.fields(first))), self.mesh)
-            if start_from is not None:
-                others = Checkpoints(start_from, read_only=True)
-                state, _, _ = others.restore(self.state, self.mesh)
-                others.close()
-                self.state = self.state._replace(params=state.params, rest=state.rest)
-                say(f"began with the parameters of {start_from}, step {int(state.step)}")
+            state = self.task.init(self.init_key, whole_batch(self.fields(first)))
+            if start is not None:
+                state, self.facts["start"] = start(state)
+                if self.chief:
+                    with replacing(self.workdir / "start.json") as file:
+                        file.write(json.dumps(self.facts["start"], indent=1, ensure_ascii=False).encode())
+            self.state = put_state(state, self.mesh)
             say(f"initialised in {time.perf_counter() - began:.1f} s: {describe(self.state)}")
         else:
             like = jax.eval_shape(self.task.init, self.init_key, self.fields(first))
@@ -199,8 +200,9 @@ class _Run:
             if meta["seed"] != self.seed:
                 raise ValueError(f"seed={self.seed}: the run in {self.workdir} has seed {meta['seed']}; take that one")
             self.step, self.skipped = int(self.state.step), meta["skipped"]
+            self.facts |= {"start": meta["start"]} if "start" in meta else {}
             self.window = [(step, metrics) for step, metrics in meta["window"]]
-            if start is None:
+            if position is None:
                 next(itertools.islice(self.batches, self.step, self.step), None)
             else:
                 self.batches.set_state(meta["loader"])  # type: ignore
@@ -208,7 +210,10 @@ class _Run:
                 say(f"the checkpoint of step {step} is damaged ({reason}); that of step {self.step} is used")
             if damaged:
                 say(f"moved the damaged ones to {self.checkpoints.set_aside(list(damaged))}")
-            say(f"going on from step {self.step}: {describe(self.state)}")
+            begun = (
+                f" (begun with {meta['start']['source']['path']}, which is not read again)" if "start" in meta else ""
+            )
+            say(f"going on from step {self.step}{begun}: {describe(self.state)}")
         self.prepare()
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ import soundfile
 from jaxtts.cli import main
 from jaxtts.commands.train import explained
 from jaxtts.recipe import Recipe
-from jaxtts.synth.folder import read_half
+from jaxtts.synth.folder import read_part
 from jaxtts.train.checkpoint import Checkpoints
 
 RECIPE = """
@@ -51,11 +51,25 @@ def test_train_and_go_on(tmp_path, capfd):
     meta = Checkpoints(tmp_path / "run").meta()
     recipe = Recipe.from_dict(meta["recipe"])
     assert (recipe.steps, recipe.keep, recipe.data.batch_size) == (3, 1, 4) and meta["loader"] is not None
-    half, _ = read_half(tmp_path / "run", "vocoder")
-    assert (half.model, half.mel) == ("vocos", recipe.model.mel) and half.config["dim"] == recipe.model.dim
+    part, _ = read_part(tmp_path / "run", "vocoder")
+    assert (part.model, part.mel) == ("vocos", recipe.model.mel) and part.config["dim"] == recipe.model.dim
 
     assert main([*command, "--steps", "4", "--set", "model.dim=8"]) == 2
     assert "another model: params.generator" in capfd.readouterr().err
+
+    tuned = [*command[:-1], str(tmp_path / "tuned"), "--from", str(tmp_path / "source")]
+    assert main([*tuned, "--steps", "1"]) == 2
+    assert f"--start-from {tmp_path / 'source'}: there is no such file or folder" in capfd.readouterr().err
+    (tmp_path / "run").rename(tmp_path / "source")
+    assert main([*tuned, "--steps", "1"]) == 0
+    told = capfd.readouterr().err
+    assert f"begins with {tmp_path / 'source'} (vocos, step 3)" in told and "kept      discriminator" in told
+    (tmp_path / "source" / "checkpoints").rename(tmp_path / "elsewhere")
+    assert main([*tuned, "--steps", "2", "--workdir", str(tmp_path / "export")]) == 0
+    assert "fresh     discriminator: the source has none" in capfd.readouterr().err
+    (tmp_path / "source").rename(tmp_path / "gone")
+    assert main([*tuned, "--steps", "2"]) == 0
+    assert "which is not read again" in capfd.readouterr().err
 
 
 def test_what_the_runtime_says_is_explained():

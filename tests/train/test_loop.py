@@ -346,13 +346,3 @@ def test_pretraining_takes_its_own_step_for_so_long(tmp_path):
     assert list(losses(tmp_path)) == [4, 5, 8]
     fit(plain, batches(), steps=8, workdir=tmp_path / "plain", log_every=4, **QUIET)
     assert losses(tmp_path)[4] == losses(tmp_path / "plain")[4]
-
-
-def test_a_run_may_begin_with_the_parameters_of_another(tmp_path):
-    fit(task(), batches(), steps=200, workdir=tmp_path / "first", **QUIET)
-    for name, start in (("fresh", None), ("tuned", tmp_path / "first")):
-        state = fit(task(), batches(), steps=1, workdir=tmp_path / name, log_every=1, start_from=start, **QUIET)
-        assert int(state.step) == 1
-    assert losses(tmp_path / "tuned")[1] < 0.1 * losses(tmp_path / "fresh")[1]
-    with pytest.raises(ValueError, match="no checkpoint"):
-        fit(task(), batches(), steps=1, workdir=tmp_path / "x", start_from=tmp_path / "nothing", **QUIET)
