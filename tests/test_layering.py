@@ -18,13 +18,15 @@ ALLOWED = {
     "models.*.task": ("nn", "audio", "losses", "train.state", "train.steps", "train.optim", "models.*"),
     "models.*.convert": ("weights", "nn.functional", "audio.spec", "models.*"),
     "models.*.parity": ("weights", "nn", "audio", "losses", "models.*", "train.state", "train.steps"),
+    "models.*.hf_parity": ("weights", "nn", "models.*"),
     "models.*": ("models.*",),
     "weights": ("nn.functional",),
     "interop": ("weights", "text", "audio.spec", "registry", "config", "nn.functional", "models.*"),
     "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
-        "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "interop", "models.*",
+        "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "interop",
+        "models.*",
     ),
 }  # fmt: skip
 NEVER_IMPORT = {"data": {"jax", "flax", "optax"}, "audio.spec": {"jax"}, "weights": {"torch", "flax"}}

@@ -24,6 +24,7 @@ SYSTEMS = {
     "glow_tts": "jaxtts.models.glow_tts.parity",
     "coqui_glow_tts": "jaxtts.models.glow_tts.parity",
     "hifigan": "jaxtts.models.hifigan.parity",
+    "hf_vits": "jaxtts.models.vits.hf_parity",
     "vits": "jaxtts.models.vits.parity",
 }
 
@@ -55,6 +56,8 @@ def check(case: Path) -> list[tuple[str, tuple[int, ...], str, str, str]]:
     if not io_path.exists():
         print("  no io.npz")
         return [("-", (), "", "", "NOT CHECKED")]
+    if "io_from" in meta:  # what that case says of its arrays and configuration holds here
+        meta = json.loads((io_path.parent / "meta.json").read_text()) | meta
     with np.load(io_path, allow_pickle=False) as file:
         arrays = dict(file)
     inputs = {k: v for k, v in arrays.items() if k.startswith("in.")}
