@@ -208,13 +208,13 @@ def front_end(values: Mapping[str, Any], count: int, language: str | None = None
         return None, f"a front end for text_cleaner={cleaner!r}: there is one for {', '.join(COQUI)}"
     if phonemes and v.values.get("phonemizer") not in (None, "", "espeak"):
         return None, f"a front end for phonemizer={v.values['phonemizer']!r}: there is one for 'espeak'"
-    language = language or v.values.get("phoneme_language") or ("en-us" if phonemes else "und")
-    language = {"en": "en-us", "zh-cn": "cmn"}.get(language, language) if phonemes else language
+    spoken = language or str(v.values.get("phoneme_language") or ("en-us" if phonemes else "und"))
+    spoken = {"en": "en-us", "zh-cn": "cmn"}.get(spoken, spoken) if phonemes else spoken
     vits_alphabet = str(characters.values.get("characters_class")).endswith("VitsCharacters")
     blank = "<BLNK>" if vits_alphabet else characters.values.get("blank")
     ends = v.flag("enable_eos_bos_chars")
     return TextSpec(
-        "espeak" if phonemes else "characters", language, symbols,
+        "espeak" if phonemes else "characters", spoken, symbols,
         blank=(blank or symbols[0]) if v.flag("add_blank") else None,
         bos=characters.values.get("bos") if ends else None,
         eos=characters.values.get("eos") if ends else None,

@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flax import nnx
 
 from jaxtts import registry
 from jaxtts.audio.spec import MelSpec
+from jaxtts.models.vits.convert import OneKey
 from jaxtts.nn.functional import fold_weight_norm, named, nested, structure
 from jaxtts.text import TextSpec
 from jaxtts.weights import read_weights
@@ -199,7 +200,7 @@ def checkpoint(path: Path, *keys: str) -> tuple[dict[str, np.ndarray], Any]:
 
 def parameters(model: str, config: Any) -> dict[str, Any]:
     """Dotted name -> shape and type of each parameter of a model, which is not built."""
-    return named(structure(lambda: registry.module(model).Model(config, rngs=nnx.Rngs(0)))[1])
+    return named(structure(lambda: registry.module(model).Model(config, rngs=cast(nnx.Rngs, OneKey())))[1])
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:

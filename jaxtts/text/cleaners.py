@@ -1,6 +1,6 @@
 """What other toolkits do to a text ahead of their symbols, by the name that a `TextSpec` keeps.
 
-`''` is our own (`normalise`); each other one is that of a reference, so that an imported model reads what it was taught:
+`''` is our own (`normalise`); each other one is a reference's, so that an imported model reads what it was taught:
 
 - `hugging_face`: VitsTokenizer of transformers.
 - `english_cleaners2`, `basic_cleaners`: jaywalnut310/vits; accents are folded by Unicode's tables, not by unidecode.

@@ -4,8 +4,8 @@ Token design of the phoneme front ends `gruut` and `arpabet`: every phoneme is a
 its own ahead of its vowel; a space stands between words; `. ? ! , ; :` stay, since prosody hangs on them; every
 sentence ends in `.`, `?` or `!`. The `espeak` and `characters` front ends have one token per character.
 
-A spec with a `cleaner` belongs to a model of another toolkit: the text goes through that toolkit's own steps, sentence by
-sentence, and each character of what comes out is a token.
+A spec with a `cleaner` belongs to a model of another toolkit: the text goes through that toolkit's own steps, sentence
+by sentence, and each character of what comes out is a token.
 
 Unknown symbols: `FrontEnd.encode` refuses them by name. `FrontEnd.sentences` cuts unspeakable characters out with a
 warning that names each (`strict=True`, for corpora: refuses them); a text with nothing to speak is a ValueError.

@@ -8,8 +8,9 @@ that the reference never calls since the model has one speaker.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -167,8 +168,16 @@ HF_RULES = _hugging_face()
 _UNCALLED = Rule(r".*\.(?:cond|cond_layer)\.[\w.]+", None)
 
 
+class OneKey:
+    """In place of `nnx.Rngs` where shapes alone are asked for: its counters cost most of the tracing."""
+
+    def params(self) -> jax.Array:
+        """The same key each time."""
+        return jax.random.key(0)
+
+
 def _convert(weights: Mapping[str, np.ndarray], config: Config, rules: list[Rule]) -> Tree:
-    _, params, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    _, params, _ = structure(lambda: Model(config, rngs=cast(nnx.Rngs, OneKey())))
     return nested(load_into(named(params), weights, rules if config.speaker_dim else [_UNCALLED, *rules]))
 
 
