@@ -112,7 +112,7 @@ def _put(args: argparse.Namespace, voice: "Voice", audio: "Audio") -> None:
     if args.plot:
         from jaxtts.synth.plot import save_plot
 
-        save_plot(args.plot, audio, voice.files.acoustic.mel)
+        save_plot(args.plot, audio, voice.files.mel)
     if args.timestamps:
         audio.save_timestamps(args.timestamps)
     if args.output_raw or args.output == "-":

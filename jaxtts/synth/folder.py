@@ -1,13 +1,13 @@
 """A voice on disk: a folder with `voice.json`, `weights.safetensors` and a card, `README.md`.
 
 `voice.json` says all that speaking needs (texts and mels as specs, models by name with their configurations), so that a
-voice whose compiled functions are in the cache is read without importing a model. Tensors are named
-`acoustic.<name>` and `vocoder.<name>`, float16 or float32, weight norm folded into the kernels and mixing matrices
-inverted.
+voice whose compiled functions are in the cache is read without importing a model. A voice has two parts, `acoustic` and
+`vocoder`, or a single one, `model`, that goes from end to end. Tensors are named `<part>.<name>`, float16 or float32,
+weight norm folded into the kernels and mixing matrices inverted.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from jaxtts.audio.spec import MelSpec
+from jaxtts.config import to_dict
+from jaxtts.registry import MODELS
 from jaxtts.text import TextSpec
-from jaxtts.weights.native import load_native
 from jaxtts.weights.safetensors import read_safetensors, replacing, save_safetensors
 
-FORMAT = 1
+FORMATS = {("acoustic", "vocoder"): 1, ("model",): 2}  # parts -> number in voice.json
+KINDS = {"acoustic": "acoustic", "vocoder": "vocoder", "model": "end-to-end"}  # part -> kind in the registry
 _CALIBRATION = (
     "The birch canoe slid on the smooth planks.",
     "Glue the sheet to the dark blue background, and wait until it is dry.",
@@ -29,13 +31,13 @@ _CALIBRATION = (
 
 
 @dataclass(frozen=True)
-class Half:
-    """One of the two models of a voice: its name in the registry, configuration, mels and tensors."""
+class Part:
+    """One model of a voice: its name in the registry, configuration, mels and tensors."""
 
     model: str
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     mel: MelSpec
-    tensors: dict[str, np.ndarray] = field(repr=False)
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class VoiceFiles:
     Attributes:
         name: how the voice is called.
         text: how it wants its text.
-        acoustic, vocoder: its two models.
+        parts: its models in the order of the data, 'acoustic' and 'vocoder', or 'model' alone.
         speakers: names in the order of the speaker embedding; one for a single-speaker voice.
-        noise_scale, length_scale: defaults of `Voice.synthesize`.
+        noise_scale, duration_noise_scale, length_scale: defaults of `Voice.synthesize`.
         sentence_pause: seconds of silence between sentences.
         frames_per_symbol: the most frames that a symbol takes on average over a sentence; picks the frame bucket.
         card: free facts about the voice (corpus, licence, training).
@@ -55,17 +57,45 @@ class VoiceFiles:
 
     name: str
     text: TextSpec
-    acoustic: Half
-    vocoder: Half
+    parts: Mapping[str, Part]
     speakers: tuple[str, ...] = ("default",)
     noise_scale: float = 0.667
+    duration_noise_scale: float = 0.8
     length_scale: float = 1.0
     sentence_pause: float = 0.25
     frames_per_symbol: float = 6.0
-    card: dict[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Part:
+        """The model that reads the text."""
+        return next(iter(self.parts.values()))
+
+    @property
+    def mel(self) -> MelSpec:
+        """The frames of what makes the wave, with its sample rate and hop."""
+        return next(reversed(self.parts.values())).mel
+
+    @property
+    def stochastic_durations(self) -> bool:
+        """Whether noise decides how long symbols last."""
+        return bool(self.first.config.get("stochastic_durations"))
 
 
-_SCALARS = ("noise_scale", "length_scale", "sentence_pause", "frames_per_symbol")
+_SCALARS = ("noise_scale", "duration_noise_scale", "length_scale", "sentence_pause", "frames_per_symbol")
+
+
+def read(path: str | Path) -> VoiceFiles:
+    """Reads whatever speaks by itself: a voice folder, or an end-to-end model as training or another toolkit left it.
+
+    Raises:
+        ValueError: there is no such thing, it is damaged, or it needs a vocoder.
+    """
+    path = Path(path)
+    if (path / "voice.json").is_file() or not path.exists():
+        return read_voice(path)
+    part, about = read_part(path, "model")
+    return VoiceFiles((path if path.is_dir() else path.parent).resolve().name, parts={"model": part}, **about)
 
 
 def read_voice(folder: str | Path) -> VoiceFiles:
@@ -84,74 +114,91 @@ def read_voice(folder: str | Path) -> VoiceFiles:
         raise ValueError(f"{folder} is not a whole voice folder: it has no weights.safetensors")
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
-            raise ValueError(f"its format is {meta['format']!r}, this version reads {FORMAT}")
+        names = next((names for names, number in FORMATS.items() if meta["format"] == number), None)
+        if names is None:
+            raise ValueError(f"its format is {meta['format']!r}, this version reads {list(FORMATS.values())}")
         tensors = read_safetensors(folder / "weights.safetensors")
-        acoustic, vocoder = (
-            Half(part["model"], dict(part["config"]), MelSpec.from_dict(part["mel"]), _below(tensors, name))
-            for name, part in (("acoustic", meta["acoustic"]), ("vocoder", meta["vocoder"]))
-        )
+        parts = {
+            name: _for_inference(
+                Part(x["model"], dict(x["config"]), MelSpec.from_dict(x["mel"]), _below(tensors, name))
+            )
+            for name, x in ((name, meta[name]) for name in names)
+        }
         scalars = {key: float(meta[key]) for key in _SCALARS if key in meta}
         speakers = tuple(map(str, meta.get("speakers", ("default",))))
         text, card = TextSpec.from_dict(meta["text"]), dict(meta.get("card", {}))
-        acoustic, vocoder = _for_inference(acoustic), _for_inference(vocoder)
-        return VoiceFiles(str(meta["name"]), text, acoustic, vocoder, speakers, **scalars, card=card)
+        return VoiceFiles(str(meta["name"]), text, parts, speakers, **scalars, card=card)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} at {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def read_half(folder: str | Path, part: str) -> tuple[Half, dict[str, Any]]:
-    """One model: of a voice folder, or as training left it (`config.json` and `model.safetensors`).
+def read_part(path: str | Path, name: str) -> tuple[Part, dict[str, Any]]:
+    """One model: of a voice folder, as training left it (`config.json` and `model.safetensors`), or another toolkit's.
 
     Args:
-        part: 'acoustic' or 'vocoder'.
+        name: 'acoustic', 'vocoder' or 'model'.
 
     Returns:
-        The model in the form for inference, and what else its folder says (`text`, `speakers`).
+        The model in the form for inference, and what else is said there, as VoiceFiles calls it: `speakers`, for a
+        model that reads text `text`, perhaps `noise_scale` and the like.
 
     Raises:
         ValueError: there is no such model there.
     """
-    folder = Path(folder)
-    if (folder / "voice.json").is_file():
-        voice = read_voice(folder)
-        return getattr(voice, part), {"text": voice.text, "speakers": voice.speakers}
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{part} {str(folder)!r} is neither a voice folder nor a training folder with config.json")
-    tensors, meta = load_native(folder)
+    path = Path(path)
+    if (path / "voice.json").is_file():
+        voice = read_voice(path)
+        if name not in voice.parts:
+            raise ValueError(f"voice {str(path)!r} has no {name}: it is made of {' and '.join(voice.parts)}")
+        scalars = {key: getattr(voice, key) for key in _SCALARS}
+        return voice.parts[name], {"text": voice.text, "speakers": voice.speakers, **scalars}
+    from jaxtts import interop  # imports flax
+
     try:
-        config = dict(meta["config"])
-        mel = MelSpec.from_dict(meta.get("mel") or config["mel"])
-        text = TextSpec.from_dict(meta["text"]) if meta.get("text") else None
-        half = Half(str(meta["model"]), config, mel, tensors)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} lacks {error}: it is not the export of a training run") from error
-    speakers = meta.get("speakers") or ("default",)
-    return _for_inference(half), {"text": text, "speakers": tuple(map(str, speakers))}
+        found = interop.read(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a voice folder, since it has no voice.json, nor a checkpoint: {error}"
+        ) from error
+    if MODELS[found.model].kind != KINDS[name]:
+        lacking = f"; it lacks {found.missing}" if found.missing else ""
+        raise ValueError(
+            f"{path} holds {found.model}, of the kind {MODELS[found.model].kind!r}, not {KINDS[name]!r}{lacking}"
+        )
+    config = to_dict(found.config)
+    count, speakers = config.get("num_speakers", 1), found.speakers
+    speakers = speakers if len(speakers) == count else tuple(map(str, range(count)))
+    about = {"text": found.text, "speakers": speakers, **found.defaults}
+    return _for_inference(Part(found.model, config, found.mel, found.tensors)), about
 
 
 def write_voice(
     folder: str | Path,
-    acoustic: str | Path,
-    vocoder: str | Path,
+    acoustic: str | Path | None = None,
+    vocoder: str | Path | None = None,
     *,
+    model: str | Path | None = None,
     name: str | None = None,
     speakers: Sequence[str] | None = None,
-    noise_scale: float = 0.667,
-    length_scale: float = 1.0,
-    sentence_pause: float = 0.25,
-    card: dict[str, Any] | None = None,
+    noise_scale: float | None = None,
+    duration_noise_scale: float | None = None,
+    length_scale: float | None = None,
+    sentence_pause: float | None = None,
+    card: Mapping[str, Any] | None = None,
     readme: str | None = None,
     dtype: str = "float16",
 ) -> VoiceFiles:
-    """Assembles a voice folder from two exported models, and measures how many frames a symbol takes.
+    """Assembles a voice folder from exported models, and measures how many frames a symbol takes.
 
     Args:
         folder: made if absent.
-        acoustic, vocoder: folders that training wrote (`config.json`, `model.safetensors`), or voice folders.
+        acoustic, vocoder: folders that training wrote (`config.json`, `model.safetensors`), voice folders, or what
+            another toolkit left.
+        model: the same, of an end-to-end model, in place of those two.
         name: default: the folder's name.
+        noise_scale, duration_noise_scale, length_scale, sentence_pause: defaults of the voice, see VoiceFiles.
         card: facts to keep in voice.json and, without `readme`, to list in the card.
         readme: the card, Markdown.
         dtype: float16 or float32.
@@ -163,39 +210,57 @@ def write_voice(
 
     if dtype not in ("float16", "float32"):
         raise ValueError(f"dtype={dtype!r}: use 'float16' or 'float32'")
+    given = {"acoustic": acoustic, "vocoder": vocoder, "model": model}
+    paths = {part: path for part, path in given.items() if path is not None}
+    if tuple(paths) not in FORMATS:
+        raise ValueError("a voice is made of an acoustic model and a vocoder, or of an end-to-end model alone")
     folder = Path(folder)
-    (acoustic_half, about), (vocoder_half, _) = read_half(acoustic, "acoustic"), read_half(vocoder, "vocoder")
-    if about["text"] is None:
-        raise ValueError(f"{acoustic}: config.json does not say how the model wants its text (no 'text')")
-    files = VoiceFiles(
-        name or folder.name, about["text"], _cast(acoustic_half, dtype), _cast(vocoder_half, dtype),
-        tuple(speakers or about["speakers"]), noise_scale, length_scale, sentence_pause, card=dict(card or {}),
-    )  # fmt: skip
-    audios = Voice(files).synthesize(list(_CALIBRATION), length_scale=1.0)
-    rates = [len(s.mel) / len(s.symbols) for audio in audios for s in audio.segments]
-    files = replace(files, frames_per_symbol=round(float(max(rates)), 2))
+    files = assemble(name or folder.name, paths)
+    chosen = {
+        "noise_scale": noise_scale, "duration_noise_scale": duration_noise_scale, "length_scale": length_scale,
+        "sentence_pause": sentence_pause, "card": card, "speakers": tuple(speakers) if speakers else None,
+    }  # fmt: skip
+    parts = {part: _cast(x, dtype) for part, x in files.parts.items()}
+    files = replace(files, parts=parts, **{field: x for field, x in chosen.items() if x is not None})
+    if files.text.language.startswith("en"):
+        audios = Voice(files).synthesize(list(_CALIBRATION), length_scale=1.0)
+        rates = [s.frames / len(s.symbols) for audio in audios for s in audio.segments]
+        files = replace(files, frames_per_symbol=round(float(max(rates)), 2))
     save_voice(folder, files, readme)
     return files
+
+
+def assemble(name: str, paths: Mapping[str, str | Path]) -> VoiceFiles:
+    """A voice of models that lie in different places: part -> path, see `read_part`.
+
+    Raises:
+        ValueError: one cannot be read, or the first does not say how it wants its text.
+    """
+    found = {part: read_part(path, part) for part, path in paths.items()}
+    about = next(iter(found.values()))[1]
+    if about.get("text") is None:
+        path = next(iter(paths.values()))
+        raise ValueError(f"{path}: config.json does not say how the model wants its text (no 'text')")
+    return VoiceFiles(name, parts={part: x for part, (x, _) in found.items()}, **about)
 
 
 def save_voice(folder: str | Path, files: VoiceFiles, readme: str | None = None) -> None:
     """Writes a voice folder: each file whole or not at all, the weights before the voice.json that needs them."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {"acoustic": files.acoustic, "vocoder": files.vocoder}
     save_safetensors(
         folder / "weights.safetensors",
-        {f"{part}.{name}": x for part, half in halves.items() for name, x in half.tensors.items()},
+        {f"{name}.{n}": x for name, part in files.parts.items() for n, x in part.tensors.items()},
     )
     meta = {
-        "format": FORMAT,
+        "format": FORMATS[tuple(files.parts)],
         "name": files.name,
-        "sample_rate": files.vocoder.mel.sample_rate,
+        "sample_rate": files.mel.sample_rate,
         "speakers": list(files.speakers),
         **{key: getattr(files, key) for key in _SCALARS},
-        "card": files.card,
+        "card": dict(files.card),
         "text": files.text.to_dict(),
-        **{p: {"model": h.model, "config": h.config, "mel": h.mel.to_dict()} for p, h in halves.items()},
+        **{n: {"model": x.model, "config": dict(x.config), "mel": x.mel.to_dict()} for n, x in files.parts.items()},
     }
     with replacing(folder / "README.md") as file:
         file.write((readme or _card(files)).encode())
@@ -205,11 +270,11 @@ def save_voice(folder: str | Path, files: VoiceFiles, readme: str | None = None)
 
 def _card(files: VoiceFiles) -> str:
     facts = {
-        "models": f"{files.acoustic.model} and {files.vocoder.model}",
+        "models": " and ".join(part.model for part in files.parts.values()),
         "language": files.text.language,
-        "sample rate": f"{files.vocoder.mel.sample_rate} Hz",
+        "sample rate": f"{files.mel.sample_rate} Hz",
         "speakers": ", ".join(files.speakers),
-    } | files.card
+    } | dict(files.card)
     return f"# {files.name}\n\n" + "".join(f"- {key}: {value}\n" for key, value in facts.items())
 
 
@@ -220,21 +285,21 @@ def _below(tensors: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     return found
 
 
-def _cast(half: Half, dtype: str) -> Half:
-    tensors = {n: x.astype(dtype) if x.dtype.kind == "f" else x for n, x in half.tensors.items()}
+def _cast(part: Part, dtype: str) -> Part:
+    tensors = {n: x.astype(dtype) if x.dtype.kind == "f" else x for n, x in part.tensors.items()}
     if bad := [n for n, x in tensors.items() if x.dtype.kind == "f" and not np.isfinite(x).all()]:
-        raise ValueError(f"{half.model}: values beyond the range of {dtype} in {', '.join(bad)}; use float32")
-    return replace(half, tensors=tensors)
+        raise ValueError(f"{part.model}: values beyond the range of {dtype} in {', '.join(bad)}; use float32")
+    return replace(part, tensors=tensors)
 
 
-def _for_inference(half: Half) -> Half:
+def _for_inference(part: Part) -> Part:
     """Weight norm folded into kernels and mixing matrices inverted, where that has not been done yet."""
-    leaves = {name.rpartition(".")[2] for name in half.tensors}
+    leaves = {name.rpartition(".")[2] for name in part.tensors}
     flags = {"weight_norm": False} if "v" in leaves else {}
     flags |= {"inverse_only": True} if "weight" in leaves else {}
     if not flags:
-        return half
+        return part
     from jaxtts.nn.functional import fold_weight_norm, named, nested, store_inverse  # imports flax
 
-    tensors = named(store_inverse(fold_weight_norm(nested(half.tensors))))
-    return replace(half, tensors={n: np.asarray(x) for n, x in tensors.items()}, config=half.config | flags)
+    tensors = named(store_inverse(fold_weight_norm(nested(part.tensors))))
+    return replace(part, tensors={n: np.asarray(x) for n, x in tensors.items()}, config={**part.config, **flags})

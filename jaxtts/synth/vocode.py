@@ -11,7 +11,7 @@ from jaxtts.audio import io
 from jaxtts.audio.features import mel_spectrogram_np
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.synth import executables
-from jaxtts.synth.folder import Half, read_half
+from jaxtts.synth.folder import Part, read_part
 from jaxtts.synth.speak import FRAMES, at_least, checked_structure, widened
 
 GRIFFIN_LIM = "griffin-lim"
@@ -31,15 +31,15 @@ class Vocoder:
     """
 
     def __init__(self, path: str | Path, mel: MelSpec | None = None):
-        self._half: Half | None = None
+        self._part: Part | None = None
         self.mel = mel or mel_spec("hifigan")
         if str(path) == GRIFFIN_LIM:
             return
         executables.use_persistent_cache()
-        self._half, _ = read_half(path, "vocoder")
-        self.mel = self._half.mel
-        self._names = sorted(self._half.tensors)
-        self._weights = jax.device_put([widened(self._half.tensors[n]) for n in self._names], jax.devices()[0])
+        self._part, _ = read_part(path, "vocoder")
+        self.mel = self._part.mel
+        self._names = sorted(self._part.tensors)
+        self._weights = jax.device_put([widened(self._part.tensors[n]) for n in self._names], jax.devices()[0])
 
     def features(self, path: str | Path) -> np.ndarray:
         """A sound file's frames [T, M] (resampled to the spec's rate), or those stored in a .npy file.
@@ -62,7 +62,7 @@ class Vocoder:
     def wave(self, mel: np.ndarray) -> np.ndarray:
         """[T, M] -> samples [T * hop] ((T - 1) * hop of Griffin-Lim with a 'center' spec)."""
         mel = np.asarray(mel, np.float32)
-        if self._half is None:
+        if self._part is None:
             from jaxtts.audio.griffin_lim import mel_to_wave
 
             return np.asarray(jax.jit(lambda m: mel_to_wave(m, self.mel))(mel))
@@ -74,21 +74,21 @@ class Vocoder:
         return np.concatenate(parts)
 
     def _piece(self, mel: np.ndarray) -> np.ndarray:
-        assert self._half is not None
+        assert self._part is not None
         frames = at_least(FRAMES, len(mel))
         padded = np.zeros((1, frames, mel.shape[1]), np.float32)
         padded[0, : len(mel)] = mel
         inputs = [padded, np.array([len(mel)], np.int32)]
         arrays = [*self._weights, *jax.device_put(inputs, jax.devices()[0])]
-        fingerprint = json.dumps([self._half.model, self._half.config, self._names], sort_keys=True)
-        run = executables.get(f"{self._half.model}: {frames} frames", fingerprint, self._build, arrays)
+        fingerprint = json.dumps([self._part.model, self._part.config, self._names], sort_keys=True)
+        run = executables.get(f"{self._part.model}: {frames} frames", fingerprint, self._build, arrays)
         return np.asarray(run(arrays)[0])[0, : len(mel) * self.mel.hop_length]
 
     def _build(self) -> Any:
         from jaxtts.nn import functional
 
-        assert self._half is not None
-        structure = checked_structure(self._half)
+        assert self._part is not None
+        structure = checked_structure(self._part)
 
         def mel_to_wave(*arrays: jax.Array) -> tuple[jax.Array]:
             *weights, mel, lengths = arrays

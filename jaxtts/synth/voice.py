@@ -1,10 +1,10 @@
 """A voice: texts in, sound out."""
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
@@ -12,10 +12,11 @@ import numpy as np
 
 from jaxtts import voices
 from jaxtts.audio import io
+from jaxtts.audio.features import mel_spectrogram_np
 from jaxtts.audio.spec import require_same
 from jaxtts.synth import timestamps
 from jaxtts.synth.ahead import ahead
-from jaxtts.synth.folder import VoiceFiles, read_half, read_voice
+from jaxtts.synth.folder import VoiceFiles, assemble, read, read_part
 from jaxtts.synth.timestamps import TimedWord, timed_words
 from jaxtts.text import FrontEnd, Sentence, split_long
 from jaxtts.text.symbols import SPACE
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MAX_SYMBOLS = 256  # longer sentences are cut at commas or words
 T = TypeVar("T")
 Several = T | Sequence[T]
-_SCALES = {"length_scale": (0.1, 10.0), "noise_scale": (0.0, 10.0)}
+_SCALES = {"length_scale": (0.1, 10.0), "noise_scale": (0.0, 10.0), "duration_noise_scale": (0.0, 10.0)}
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Segment:
         text: the words as spoken; a long sentence is cut in pieces that share it.
         symbols: what the model read, S symbols.
         start: first sample.
-        mel: [T, M].
+        frames: how many it lasts, T.
         durations: frames of each symbol, int32 [S]; they sum to at least T (the flow may drop an odd last frame).
+        make_mel: computes `mel`.
         words: when each word and phoneme sounds.
         part: 0 for a sentence's first piece, 1 for its second, ...
     """
@@ -46,10 +48,16 @@ class Segment:
     text: str
     symbols: tuple[str, ...]
     start: int
-    mel: np.ndarray = field(repr=False)
+    frames: int
     durations: np.ndarray = field(repr=False)
+    make_mel: Callable[[], np.ndarray] = field(repr=False)
     words: tuple[TimedWord, ...] = field(default=(), repr=False)
     part: int = 0
+
+    @cached_property
+    def mel(self) -> np.ndarray:
+        """[T, M]: what the vocoder read; of an end-to-end voice, which has none, the mel spectrogram of its wave."""
+        return self.make_mel()
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Manner(NamedTuple):
     speaker: int
     length_scale: float
     noise_scale: float
+    duration_noise_scale: float
     seed: int
 
 
@@ -133,25 +142,33 @@ class Voice:
     """
 
     def __init__(self, files: VoiceFiles):
-        require_same(files.acoustic.mel, files.vocoder.mel)
+        require_same(files.first.mel, files.mel)
+        config = files.first.config
+        if config.get("num_speakers", 1) == 1 and config.get("speaker_dim"):
+            raise ValueError(
+                f"voice {files.name!r} wants an embedding of {config['speaker_dim']} numbers for its speaker and brings "
+                "none: give a model with a table of speakers, or the file of speakers beside it"
+            )
         self.files = files
-        self.name, self.speakers, self.sample_rate = files.name, files.speakers, files.vocoder.mel.sample_rate
+        self.name, self.speakers, self.sample_rate = files.name, files.speakers, files.mel.sample_rate
         self.front_end = FrontEnd(files.text)
 
     @overload
     def synthesize(
         self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, seed: int = 0,
+        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
     ) -> Audio: ...  # fmt: skip
     @overload
     def synthesize(
         self, text: str | Sequence[str], *, speaker: Several[str | int | None] = None,
-        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None, seed: Several[int] = 0,
+        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None,
+        duration_noise_scale: Several[float | None] = None, seed: Several[int] = 0,
     ) -> list[Audio]: ...  # fmt: skip
 
     def synthesize(
-        self, text: Any, *, speaker: Any = None, length_scale: Any = None, noise_scale: Any = None, seed: Any = 0
-    ) -> Any:
+        self, text: Any, *, speaker: Any = None, length_scale: Any = None, noise_scale: Any = None,
+        duration_noise_scale: Any = None, seed: Any = 0,
+    ) -> Any:  # fmt: skip
         """Speaks a text, or many at once.
 
         The same text, seed and scales give the same samples, alone or among others: equal up to the rounding of
@@ -163,6 +180,8 @@ class Voice:
             speaker: name or number, for a voice of several; default: its first.
             length_scale: above 1 is slower (0.1 to 10); default: the voice's.
             noise_scale: how much delivery varies, 0 to 10; default: the voice's.
+            duration_noise_scale: how much rhythm varies, 0 to 10, for a voice whose durations are drawn (VITS with its
+                stochastic duration predictor) and no other; default: the voice's.
             seed: draws the variation, 0 or above.
 
         Returns:
@@ -172,7 +191,8 @@ class Voice:
             ValueError: nothing to speak, broken SSML, lists of different lengths, or an argument out of its range.
         """
         arguments = {
-            "text": text, "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale, "seed": seed,
+            "text": text, "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale,
+            "duration_noise_scale": duration_noise_scale, "seed": seed,
         }  # fmt: skip
         count, columns = _broadcast(arguments)
         for t in columns["text"]:
@@ -183,19 +203,23 @@ class Voice:
 
     def speak(
         self, texts: Sequence[Sequence[Sentence]], *, speaker: Several[str | int | None] = None,
-        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None, seed: Several[int] = 0,
+        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None,
+        duration_noise_scale: Several[float | None] = None, seed: Several[int] = 0,
     ) -> list[Audio]:  # fmt: skip
         """Like `synthesize`, for texts that `front_end.sentences` has been through already."""
-        arguments = {"speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale, "seed": seed}
-        _, columns = _broadcast({"text": list(texts), **arguments})
-        manners = [self._manner(*row) for row in zip(*(columns[name] for name in arguments))]
+        _, columns = _broadcast({
+            "text": list(texts), "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale,
+            "duration_noise_scale": duration_noise_scale, "seed": seed,
+        })  # fmt: skip
+        del columns["text"]
+        manners = [self._manner(*row) for row in zip(*columns.values())]
         pieces = [list(self._pieces(sentences, manner)) for sentences, manner in zip(texts, manners)]
         spoken = iter(self._speaker.speak([piece for part in pieces for piece in part if len(piece.ids)]))
         return [self._join(part, spoken) for part in pieces]
 
     def stream(
         self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, seed: int = 0,
+        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
     ) -> Generator[Audio, None, None]:  # fmt: skip
         """Speaks a text bit by bit: the first chunk comes at once, the others are made while it is heard.
 
@@ -205,23 +229,24 @@ class Voice:
         Args: as `synthesize`, one of each.
 
         Yields:
-            Audio of 64 frames (0.74 s for a hop of 256 at 22050 Hz), less at the end of a sentence, more with the
-            pause ahead of one; without segments.
+            Audio of 64 frames (0.74 s for a hop of 256 at 22050 Hz), half as many at the beginning of a sentence, less
+            at its end, more with the pause ahead of one; without segments.
 
         Raises:
             ValueError: as `synthesize`; what can be known at once is raised by the call, not by the iterator.
         """
         _require_text(text)
         return self.stream_sentences(
-            self.front_end.read(text), speaker=speaker, length_scale=length_scale, noise_scale=noise_scale, seed=seed
-        )
+            self.front_end.read(text), speaker=speaker, length_scale=length_scale, noise_scale=noise_scale,
+            duration_noise_scale=duration_noise_scale, seed=seed,
+        )  # fmt: skip
 
     def stream_sentences(
         self, sentences: Iterable[Sentence], *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, seed: int = 0,
+        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
     ) -> Generator[Audio, None, None]:  # fmt: skip
         """Like `stream`, for a text that `front_end.read` or `front_end.sentences` reads."""
-        manner = self._manner(speaker, length_scale, noise_scale, seed)
+        manner = self._manner(speaker, length_scale, noise_scale, duration_noise_scale, seed)
         compiled = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
         return self._audios(self._samples(compiled, sentences, manner))
 
@@ -250,17 +275,23 @@ class Voice:
 
         return Speaker(self.files)
 
-    def _manner(self, speaker: Any, length_scale: Any, noise_scale: Any, seed: Any) -> Manner:
-        scales = {
-            "length_scale": self.files.length_scale if length_scale is None else length_scale,
-            "noise_scale": self.files.noise_scale if noise_scale is None else noise_scale,
-        }
+    def _manner(
+        self, speaker: Any, length_scale: Any, noise_scale: Any, duration_noise_scale: Any, seed: Any
+    ) -> Manner:
+        if duration_noise_scale is not None and not self.files.stochastic_durations:
+            raise ValueError(
+                f"duration_noise_scale={duration_noise_scale!r}: voice {self.name!r} draws no durations; leave it out"
+            )
+        given = {
+            "length_scale": length_scale, "noise_scale": noise_scale, "duration_noise_scale": duration_noise_scale
+        }  # fmt: skip
+        scales = {name: getattr(self.files, name) if x is None else x for name, x in given.items()}
         for name, (low, high) in _SCALES.items():
             if not isinstance(scales[name], (int, float)) or not low <= scales[name] <= high:
                 raise ValueError(f"{name}={scales[name]!r} must lie between {low} and {high}")
         if not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed!r} must be a whole number, 0 or above")
-        return Manner(self._number(speaker), scales["length_scale"], scales["noise_scale"], seed)
+        return Manner(self._number(speaker), **scales, seed=seed)
 
     def _number(self, speaker: str | int | None) -> int:
         names = self.speakers
@@ -289,7 +320,7 @@ class Voice:
                 scales = np.full(len(tokens), manner.length_scale, np.float32)
                 if sentence.rates:
                     scales /= np.asarray(sentence.rates[place : place + len(tokens)], np.float32)
-                scales = scales[self.front_end.places(len(tokens)).clip(0, len(tokens) - 1)]
+                scales = scales[self.front_end.places(tokens).clip(0, len(tokens) - 1)]
                 ids = self.front_end.encode(tokens)
                 own = words[: tokens.count(SPACE) + 1]
                 yield Piece(ids, index, sentence.text, pause, rest, scales, manner, tokens, own, number)
@@ -301,12 +332,15 @@ class Voice:
         samples, segments, position = [], [], 0
         for number, piece in enumerate(pieces):
             if len(piece.ids):
-                wave, mel, durations = next(spoken)
+                wave, latent, durations = next(spoken)
+                count, spec = len(latent), self.files.mel
                 symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
-                frames = np.minimum(np.concatenate([[0], np.cumsum(durations)]), len(mel))
-                edges = (position + frames * self.files.vocoder.mel.hop_length) / self.sample_rate
-                words = timed_words(piece.words, piece.tokens, self.front_end.places(len(piece.tokens)), edges)
-                segments.append(Segment(piece.text, symbols, position, mel, durations, words, piece.part))
+                frames = np.minimum(np.concatenate([[0], np.cumsum(durations)]), count)
+                edges = (position + frames * spec.hop_length) / self.sample_rate
+                words = timed_words(piece.words, piece.tokens, self.front_end.places(piece.tokens), edges)
+                whole = "model" in self.files.parts
+                mel = partial(mel_spectrogram_np, wave, spec) if whole else partial(np.asarray, latent)
+                segments.append(Segment(piece.text, symbols, position, count, durations, mel, words, piece.part))
                 samples.append(wave)
                 position += len(wave)
             samples.append(self._silence(piece.rest if number == len(pieces) - 1 else piece.pause))
@@ -343,28 +377,27 @@ def load(
     acoustic: str | Path | None = None,
     vocoder: str | Path | None = None,
 ) -> Voice:
-    """Loads a voice: the embedded one, one by name or folder, or a combination of two models.
+    """Loads a voice: the embedded one, one by name or path, or a combination of two models.
 
     Args:
-        name_or_path: an embedded voice's name, or a voice folder; default: the embedded voice.
-        acoustic, vocoder: folders (a voice, or as training left them) that replace that half of the voice.
+        name_or_path: an embedded voice's name; a voice folder; or an end-to-end model as training left it or as another
+            toolkit did (see `jaxtts.interop`). Default: the embedded voice.
+        acoustic, vocoder: folders or checkpoints of such models that replace that half of the voice.
 
     Raises:
         ValueError: there is no such voice, it is damaged, or the halves' mel specs differ (both are named).
     """
-    if acoustic is not None and vocoder is not None and name_or_path is None:
-        (first, about), (second, _) = read_half(acoustic, "acoustic"), read_half(vocoder, "vocoder")
-        if about["text"] is None:
-            raise ValueError(f"{acoustic}: config.json does not say how the model wants its text (no 'text')")
-        return Voice(VoiceFiles(Path(acoustic).name, about["text"], first, second, about["speakers"]))
-    from dataclasses import replace
-
-    files = read_voice(find(name_or_path))
-    if acoustic is not None:
-        half, about = read_half(acoustic, "acoustic")
-        files = replace(files, acoustic=half, text=about["text"] or files.text, speakers=about["speakers"])
-    if vocoder is not None:
-        files = replace(files, vocoder=read_half(vocoder, "vocoder")[0])
+    halves = {name: path for name, path in (("acoustic", acoustic), ("vocoder", vocoder)) if path is not None}
+    if len(halves) == 2 and name_or_path is None:
+        return Voice(assemble(Path(halves["acoustic"]).name, halves))
+    files = read(find(name_or_path))
+    for name, path in halves.items():
+        if name not in files.parts:
+            raise ValueError(f"voice {files.name!r} is one model from end to end: there is no {name} to replace")
+        part, about = read_part(path, name)
+        files = replace(files, parts={**files.parts, name: part})
+        if name == "acoustic":
+            files = replace(files, text=about["text"] or files.text, speakers=about["speakers"])
     return Voice(files)
 
 
@@ -374,7 +407,7 @@ def synthesize(text: str | list[str], voice: str | Path | None = None, **options
 
 
 def find(name_or_path: str | Path | None) -> Path:
-    """The folder of a voice: embedded by name (None: the default one), or a path.
+    """Where a voice is: embedded by name (None: the default one), or a path.
 
     Raises:
         ValueError: there is none.

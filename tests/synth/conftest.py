@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxtts.audio.spec import MelSpec
-from jaxtts.models import glow_tts, hifigan, vocos
+from jaxtts.models import glow_tts, hifigan, vits, vocos
 from jaxtts.nn import functional
 from jaxtts.synth import speak
 from jaxtts.synth.folder import write_voice
@@ -32,6 +32,9 @@ def export_model(folder, name, module, config, **description):
             x += np.eye(len(x), dtype=np.float32)
     if name == "glow_tts":
         weights["duration_predictor.out.bias"] += 1.2  # about four frames a symbol
+    if name == "vits":
+        bias = "flows.affine.bias" if config.stochastic_durations else "out.bias"
+        weights[f"duration_predictor.{bias}"] += -0.5 if config.stochastic_durations else 1.2
     params = functional.nested(weights)
     export(folder, params, config, {"model": name, **description})
     return folder
@@ -43,23 +46,33 @@ def export_acoustic(folder, mel=MEL, **changes):
     return export_model(folder, "glow_tts", glow_tts, config, mel=mel.to_dict(), text=TEXT.to_dict(), speakers=speakers)
 
 
+def export_vits(folder, **changes):
+    config = vits.Config.tiny(num_symbols=len(TEXT.symbols), **changes)
+    speakers = ["ann", "bob"] if config.num_speakers == 2 else ["default"]
+    return export_model(folder, "vits", vits, config, mel=config.mel.to_dict(), text=TEXT.to_dict(), speakers=speakers)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def few_buckets():
     """Compiling dominates: fewer buckets than people get."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speak, "SYMBOLS", (64, 256))
         patch.setattr(speak, "FRAMES", (64, 512, 2048))
+        patch.setattr(speak, "WINDOWS", (64, 512))
         patch.setattr(speak, "BATCHES", (1, 4))
         yield
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Folder with the training folders glow, glow2 (two speakers), vocos, hifigan and other (another mel spec)."""
+    """Folder with the training folders glow, vits, each also with a 2 (two speakers), vocos, hifigan and other
+    (another mel spec)."""
     root = tmp_path_factory.mktemp("runs")
     other = MEL.replace(name="other", fmax=3000.0)
     export_acoustic(root / "glow")
     export_acoustic(root / "glow2", num_speakers=2, speaker_dim=4)
+    export_vits(root / "vits", stochastic_durations=False)
+    export_vits(root / "vits2", num_speakers=2, speaker_dim=4)
     for name, module in (("vocos", vocos), ("hifigan", hifigan)):
         export_model(root / name, name, module, module.Config.tiny(), mel=module.Config.tiny().mel.to_dict())
     config = replace(vocos.Config.tiny(), mel=other)
