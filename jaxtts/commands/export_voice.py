@@ -1,27 +1,30 @@
-"""`jaxtts export-voice`: two trained models to a voice folder."""
+"""`jaxtts export-voice`: trained models to a voice folder."""
 
 import argparse
 import json
 from pathlib import Path
 
-HELP = """Make a voice folder (voice.json, weights.safetensors, README.md) of an acoustic model and a vocoder, as their
-training runs left them. `jaxtts say --voice FOLDER` speaks with it."""
+HELP = """Make a voice folder (voice.json, weights.safetensors, README.md) of an acoustic model and a vocoder, or of an
+end-to-end model, as training or another toolkit left them. `jaxtts say --voice FOLDER` speaks with it."""
 EXAMPLES = """\
   jaxtts export-voice voices/ann --acoustic runs/glow --vocoder runs/vocos
+  jaxtts export-voice voices/many --model runs/vits
   jaxtts export-voice voices/ann --acoustic runs/glow --vocoder runs/vocos --card facts.json --noise-scale 0.5"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares them."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the voice goes")
-    parser.add_argument("--acoustic", required=True, type=Path, metavar="DIR", help="its run: config.json + weights")
-    parser.add_argument("--vocoder", required=True, type=Path, metavar="DIR", help="its run: config.json + weights")
+    parser.add_argument("--acoustic", type=Path, metavar="DIR", help="its run: config.json + weights")
+    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="its run: config.json + weights")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="an end-to-end model's, in place of those two")
     parser.add_argument("--name", metavar="NAME", help="of the voice (default: the folder's)")
     parser.add_argument("--card", type=Path, metavar="JSON", help="facts for the card: corpus, licence, how trained")
     parser.add_argument("--readme", type=Path, metavar="MD", help="the card itself, Markdown")
-    parser.add_argument("--noise-scale", type=float, default=0.667, metavar="X", help="default of the voice (0.667)")
-    parser.add_argument("--length-scale", type=float, default=1.0, metavar="X", help="default of the voice (1)")
-    parser.add_argument("--sentence-pause", type=float, default=0.25, metavar="S", help="seconds (0.25)")
+    parser.add_argument("--noise-scale", type=float, metavar="X", help="default of the voice (the model's, or 0.667)")
+    parser.add_argument("--duration-noise-scale", type=float, metavar="X", help="the same (the model's, or 0.8)")
+    parser.add_argument("--length-scale", type=float, metavar="X", help="the same (the model's, or 1)")
+    parser.add_argument("--sentence-pause", type=float, metavar="S", help="seconds (0.25)")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
 
 
@@ -36,8 +39,10 @@ def run(args: argparse.Namespace) -> None:
         args.folder,
         args.acoustic,
         args.vocoder,
+        model=args.model,
         name=args.name,
         noise_scale=args.noise_scale,
+        duration_noise_scale=args.duration_noise_scale,
         length_scale=args.length_scale,
         sentence_pause=args.sentence_pause,
         card=card,

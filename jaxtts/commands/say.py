@@ -27,7 +27,10 @@ EXAMPLES = """\
   echo "From a pipe." | jaxtts say --stream | aplay -r 22050 -f S16_LE -t raw -
   jaxtts say -f chapter.txt -o chapter.flac --timestamps chapter.srt
   jaxtts say "See what you hear." -o see.wav --plot see.png
-  jaxtts say "Another voice." --voice runs/voice -o other.mp3 --seed 3"""
+  jaxtts say "Another voice." --voice runs/voice -o other.mp3 --seed 3
+  jaxtts say "One of many." --voice runs/vits --speaker bob -o bob.wav --duration-noise-scale 0.5
+  jaxtts say "From elsewhere." --voice mms-tts-eng -o mms.wav
+  jaxtts say "From elsewhere." --voice vctk/pretrained_vctk.pth --speaker 4 -o vctk.wav"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,15 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "-v", "--voice", "-m", "--model", "--model-path", metavar="VOICE",
-        help="an embedded voice's name or a voice folder (default: the embedded voice)",
+        help="an embedded voice's name, a voice folder, or an end-to-end model's folder or checkpoint, ours, Hugging "
+        "Face's, jaywalnut310's, Coqui's or Piper's (default: the embedded voice)",
     )  # fmt: skip
-    parser.add_argument("--acoustic", type=Path, metavar="DIR", help="acoustic model from this training folder")
-    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="vocoder from this training folder")
+    parser.add_argument("--acoustic", type=Path, metavar="DIR", help="acoustic model from this folder or checkpoint")
+    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="vocoder from this folder or checkpoint")
     parser.add_argument(
         "-s", "--speaker", "--speaker-idx", metavar="NAME", help="name or number, for a voice of several speakers"
     )
     parser.add_argument("--length-scale", type=float, metavar="X", help="above 1 is slower (default: the voice's)")
     parser.add_argument("--noise-scale", type=float, metavar="X", help="0 is flat, higher varies more")
+    parser.add_argument(
+        "--duration-noise-scale", "--noise-w", "--noise-w-scale", type=float, metavar="X",
+        help="how much rhythm varies, for a voice that draws its durations (VITS)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound (default 0)")
     parser.add_argument(
         "--timestamps", type=Path, metavar="FILE", help="when each word sounds: .json with phonemes, or .srt subtitles"
@@ -82,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(found["error"])
     read = [Sentence(*s) for s in found["sentences"]]
     manner = {
-        "speaker": args.speaker, "length_scale": args.length_scale, "noise_scale": args.noise_scale, "seed": args.seed,
+        "speaker": args.speaker, "length_scale": args.length_scale, "noise_scale": args.noise_scale,
+        "duration_noise_scale": args.duration_noise_scale, "seed": args.seed,
     }  # fmt: skip
     if args.output_raw and not args.plot and not args.timestamps:
         duration = _stream(voice.stream_sentences(read, **manner))

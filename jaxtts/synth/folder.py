@@ -35,9 +35,9 @@ class Part:
     """One model of a voice: its name in the registry, configuration, mels and tensors."""
 
     model: str
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     mel: MelSpec
-    tensors: Mapping[str, np.ndarray] = field(repr=False)
+    tensors: dict[str, np.ndarray] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class VoiceFiles:
 
     name: str
     text: TextSpec
-    parts: Mapping[str, Part]
+    parts: dict[str, Part]
     speakers: tuple[str, ...] = ("default",)
     noise_scale: float = 0.667
     duration_noise_scale: float = 0.8
     length_scale: float = 1.0
     sentence_pause: float = 0.25
     frames_per_symbol: float = 6.0
-    card: Mapping[str, Any] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     @property
     def first(self) -> Part:
@@ -186,7 +186,7 @@ def write_voice(
     duration_noise_scale: float | None = None,
     length_scale: float | None = None,
     sentence_pause: float | None = None,
-    card: Mapping[str, Any] | None = None,
+    card: dict[str, Any] | None = None,
     readme: str | None = None,
     dtype: str = "float16",
 ) -> VoiceFiles:
@@ -258,9 +258,9 @@ def save_voice(folder: str | Path, files: VoiceFiles, readme: str | None = None)
         "sample_rate": files.mel.sample_rate,
         "speakers": list(files.speakers),
         **{key: getattr(files, key) for key in _SCALARS},
-        "card": dict(files.card),
+        "card": files.card,
         "text": files.text.to_dict(),
-        **{n: {"model": x.model, "config": dict(x.config), "mel": x.mel.to_dict()} for n, x in files.parts.items()},
+        **{n: {"model": x.model, "config": x.config, "mel": x.mel.to_dict()} for n, x in files.parts.items()},
     }
     with replacing(folder / "README.md") as file:
         file.write((readme or _card(files)).encode())
@@ -274,7 +274,7 @@ def _card(files: VoiceFiles) -> str:
         "language": files.text.language,
         "sample rate": f"{files.mel.sample_rate} Hz",
         "speakers": ", ".join(files.speakers),
-    } | dict(files.card)
+    } | files.card
     return f"# {files.name}\n\n" + "".join(f"- {key}: {value}\n" for key, value in facts.items())
 
 
@@ -302,4 +302,4 @@ def _for_inference(part: Part) -> Part:
     from jaxtts.nn.functional import fold_weight_norm, named, nested, store_inverse  # imports flax
 
     tensors = named(store_inverse(fold_weight_norm(nested(part.tensors))))
-    return replace(part, tensors={n: np.asarray(x) for n, x in tensors.items()}, config={**part.config, **flags})
+    return replace(part, tensors={n: np.asarray(x) for n, x in tensors.items()}, config=part.config | flags)

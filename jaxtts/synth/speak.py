@@ -41,7 +41,7 @@ STAGES = ("latent", "decode")
 
 
 class Spoken(NamedTuple):
-    """One spoken sentence: wave [N], what it was decoded from [T, C] (of a pair, the mel), frames of each symbol [S]."""
+    """One spoken sentence: wave [N], what it was decoded from [T, C] (for a vocoder mels), each symbol's frames [S]."""
 
     wave: np.ndarray
     latent: np.ndarray

@@ -146,8 +146,8 @@ class Voice:
         config = files.first.config
         if config.get("num_speakers", 1) == 1 and config.get("speaker_dim"):
             raise ValueError(
-                f"voice {files.name!r} wants an embedding of {config['speaker_dim']} numbers for its speaker and brings "
-                "none: give a model with a table of speakers, or the file of speakers beside it"
+                f"voice {files.name!r} wants an embedding of {config['speaker_dim']} numbers for its speaker and "
+                "has none: give a model with a table of speakers, or the file of speakers beside it"
             )
         self.files = files
         self.name, self.speakers, self.sample_rate = files.name, files.speakers, files.mel.sample_rate

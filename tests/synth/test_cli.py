@@ -195,7 +195,7 @@ def test_a_pickle_is_not_opened(run, runs, tmp_path):
     refused(run("say", "Hi.", "--voice", folder, "-o", "x.wav"), tmp_path, "safetensors")
     (folder / "voice.json").unlink()
     refused(run("vocode", "x.npy", "--vocoder", folder, "-o", "x.wav"), tmp_path, "safetensors")
-    refused(run("import-weights", folder / "weights.safetensors", "out"), tmp_path, "weights.safetensors")
+    refused(run("import-weights", folder / "weights.safetensors", "out"), tmp_path, "safetensors")
     np.save(tmp_path / "mel.npy", np.array([Evil()]), allow_pickle=True)
     (tmp_path / "mel.npy").rename(runs / "evil.npy")
     refused(run("vocode", runs / "evil.npy", "--vocoder", runs / "vocos", "-o", "x.wav"), tmp_path, "evil.npy")
