@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from jaxtts.data import Dataset
     from jaxtts.recipe import Recipe
     from jaxtts.train.state import TrainState
-    from jaxtts.train.warm_start import Source
 
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
@@ -28,7 +27,7 @@ class Train:
 
     jaxtts train configs/mine.py --data corpus --workdir runs/mine --set model.decoder_blocks=6 data.batch_size=16
 
-    jaxtts train vits_ljspeech --data corpus --workdir runs/mine --from G_400000.pth --steps 5000
+    jaxtts train vits_ljspeech --data corpus --workdir runs/mine --from mms-tts-eng --take model mel --steps 5000
     """
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CONFIG")]
@@ -48,6 +47,8 @@ class Train:
     start_from: Annotated[Path | None, tyro.conf.arg(aliases=("--from",), metavar="PATH")] = None
     """A new run begins with what fits of this model, and tells what does not: the WORKDIR of another run, an export, a
     voice, or a checkpoint of another toolkit. Symbols and speakers are matched by name."""
+    take: tuple[Literal["model", "mel", "text"], ...] = ()
+    """With --from: what the new run has from there in place of CONFIG's: sizes of the model, mel spec, symbols."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
     jobs: Number = None
@@ -83,6 +84,7 @@ def train(args: Train) -> None:
 
     from jaxtts import registry
     from jaxtts.data.batches import batches, bucket_shapes
+    from jaxtts.start import read_source
     from jaxtts.synth.executables import use_persistent_cache
     from jaxtts.train.loop import fit, say
     from jaxtts.train.sharding import data_mesh
@@ -148,44 +150,6 @@ def train(args: Train) -> None:
     )
 
 
-def read_source(path: Path, model: str, mesh: Any) -> "Source":
-    """What --start-from names: the newest checkpoint of a run, or a model that is made for speaking.
-
-    Args:
-        model: name in the registry of the model that is trained: of a voice folder, which half is meant.
-
-    Raises:
-        ValueError: nothing that can be read is there.
-    """
-    from jaxtts.audio.spec import MelSpec
-    from jaxtts.registry import MODELS
-    from jaxtts.synth.folder import KINDS, read_part
-    from jaxtts.text import TextSpec
-    from jaxtts.train.checkpoint import Checkpoints
-    from jaxtts.train.warm_start import EXPORTED, Source
-
-    if not path.exists():
-        raise ValueError(f"--start-from {path}: there is no such file or folder")
-    if not (path / "checkpoints").is_dir():
-        part, about = read_part(path, next(name for name, kind in KINDS.items() if kind == MODELS[model].kind))
-        speakers = about.get("speakers", ())
-        return Source(
-            str(path), part.model, {EXPORTED: dict(part.tensors)}, {}, None, about.get("text"), speakers, part.mel
-        )
-    checkpoints = Checkpoints(path, read_only=True)
-    state, meta, _ = checkpoints.restore(None, mesh)
-    checkpoints.close()
-    facts = meta["description"]
-    return Source.of_state(
-        str(path),
-        facts["model"],
-        state,
-        text=TextSpec.from_dict(facts["text"]) if "text" in facts else None,
-        speakers=tuple(facts.get("speakers", ())),
-        mel=MelSpec.from_dict(facts["mel"]),
-    )
-
-
 def explained(error: Exception, processes: int) -> Exception:
     """What XLA's runtime means, where it can be said in a sentence."""
     reason = str(error).partition("\n")[0][:200]
@@ -224,8 +188,11 @@ def join(args: Train) -> None:
 def changed_recipe(args: Train) -> "Recipe":
     """The recipe with the command line's changes."""
     from jaxtts.recipe import load, override
+    from jaxtts.start import taken
 
     recipe = load(args.config)
+    if args.take:
+        recipe = taken(recipe, args.take, args.start_from, args.workdir)
     for change in args.set:
         name, equals, value = change.partition("=")
         if not equals:

@@ -2,7 +2,7 @@
 
 An array that both models have, in one shape, is kept. Weight-normed kernels are split or folded where only one side has
 weight norm. Embeddings of symbols and of speakers go row by row, by the symbol's or the speaker's name, where the two
-models know different ones; the symbols that stand for the blank, the start and the end are each other's, whatever their
+models know different ones; the symbols that stand for the blank, the start or the end are each other's, whatever their
 names. All else is fresh, as `Task.init` made it; optimisers always are. Where a model of one speaker gets several, the
 conditioning that the source has not (`cond`, and inputs beside the hidden channels) begins at zero: it sounds at first
 as it did. Of a source with averaged weights those are taken: they are what it was heard and evaluated with.
@@ -118,7 +118,7 @@ def adopt(
             misfits = "; ".join(f"{name} {why}" for name, why in list(report.fresh.items())[:2])
             raise ValueError(
                 f"{source.where} has too little in common with this {model}: {fits:,} of {size:,} numbers fit "
-                f"({misfits}); give the model its sizes by --set model.*"
+                f"({misfits}); --take model, or --set model.*, gives it those sizes"
             )
     for net in set(rest) - {"ema"}:
         if named(rest[net] or {}):
@@ -139,7 +139,7 @@ def symbol_rows(ours: TextSpec, theirs: TextSpec) -> list[int | None] | None:
         return None
     rows = dict(zip(ours.symbols, _rows(ours.symbols, theirs.symbols) or range(len(ours.symbols))))
     place = {symbol: i for i, symbol in enumerate(theirs.symbols)}
-    for role in ("blank", "bos", "eos"):
+    for role in ("blank", "bos", "eos", "pad", "unknown"):
         mine, other = getattr(ours, role), getattr(theirs, role)
         if mine and other:
             rows[mine] = place[other]
