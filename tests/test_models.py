@@ -17,6 +17,7 @@ from jaxtts.weights.native import load_native, save_native
 
 ALL = sorted(registry.MODELS)
 ACOUSTIC = [name for name in ALL if registry.MODELS[name].kind == "acoustic"]
+END_TO_END = [name for name in ALL if registry.MODELS[name].kind == "end-to-end"]
 VOCODERS = [name for name in ALL if registry.MODELS[name].kind == "vocoder"]
 OPTIM = OptimConfig(learning_rate=3e-3, clip_norm=5.0)
 
@@ -43,6 +44,8 @@ def batch_of(fields, config, size=4, seed=0):
         "wave": wave,
         "mel": rng.standard_normal((size, frames, num_mels)).astype(np.float32),
         "mel_lengths": np.linspace(frames, frames - 8, size).astype(np.int32),
+        "wave_lengths": np.linspace(frames, frames - 8, size).astype(np.int32) * hop,
+        "spectrogram": rng.uniform(size=(size, frames, getattr(config, "spectrogram_bins", 1))).astype(np.float32),
         "text": rng.integers(1, getattr(config, "num_symbols", 2), (size, symbols)).astype(np.int32),
         "text_lengths": np.linspace(symbols, symbols - 4, size).astype(np.int32),
         "speaker": np.arange(size, dtype=np.int32) % max(1, getattr(config, "num_speakers", 1)),
@@ -145,9 +148,10 @@ def test_bf16_compute_stays_finite(name):
     config = dataclasses.replace(config_of(name), dtype="bfloat16")
     structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
     model = merge(structure, params, rest)
-    if name in ACOUSTIC:
+    if name in ACOUSTIC + END_TO_END:
         batch = batch_of(("text", "text_lengths"), config)
-        noise = jax.random.normal(jax.random.key(0), (4, 96, config.num_mels))
+        width = config.num_mels if name in ACOUSTIC else config.latent_dim
+        noise = jax.random.normal(jax.random.key(0), (4, 96, width))
         out, _, _ = model.infer(batch["text"], batch["text_lengths"], max_frames=96, noise=noise)
     else:
         out = model.infer(batch_of(("mel",), config)["mel"])
@@ -186,8 +190,9 @@ def test_remat_keeps_less_for_the_way_back(name):
     for remat in (False, True):
         config = dataclasses.replace(config_of(name), remat=remat)
         structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
-        fields = ("text", "text_lengths", "mel", "mel_lengths") if name in ACOUSTIC else ("mel",)
-        batch = batch_of(fields, config)
+        fields = {"acoustic": ("text", "text_lengths", "mel", "mel_lengths"), "vocoder": ("mel",)}
+        fields["end-to-end"] = ("text", "text_lengths", "spectrogram", "mel_lengths")
+        batch = batch_of(fields[registry.MODELS[name].kind], config)
 
         def outputs(params, structure=structure, rest=rest, batch=batch):
             return merge(structure, params, rest)(*batch.values())

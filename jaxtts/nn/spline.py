@@ -1,8 +1,9 @@
 """Monotonic rational-quadratic splines with linear tails (Neural Spline Flows, arXiv 1906.04032, equations 4-8).
 
 Matches `transforms.py` of jaywalnut310/vits, which is that of bayesiains/nflows. Differences: bins are chosen by
-comparisons in place of gathers, what lies in the tails is never computed with, and a discriminant that rounding made
-negative counts as 0, where the reference stops with an assertion.
+comparisons in place of gathers, what lies in the tails is never computed with, and sums of differences are arranged as
+sums of positive terms: the inverse's discriminant, which rounding can make negative in the reference (an assertion
+stops it there), is a sum of squares here.
 """
 
 import math
@@ -44,15 +45,18 @@ def rational_quadratic_spline(
         for a in (left, width, bottom, height, slopes[..., :-1], slopes[..., 1:])
     )
     delta = height / width
-    bend = slope + next_slope - 2 * delta
-    if inverse:  # equations 6-8
+    if inverse:  # equations 6-8, rearranged so that nothing cancels
         rise = value - bottom
-        a, b, c = rise * bend + height * (delta - slope), height * slope - rise * bend, -delta * rise
-        theta = 2 * c / (-b - jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)))
+        below, above = rise / height, (height - rise) / height
+        lean = slope * above - next_slope * below
+        root = jnp.sqrt(lean**2 + 4 * delta**2 * below * above)
+        steep = lean >= 0
+        rest = jnp.where(steep, lean + root, 4 * delta**2 * below * above / jnp.where(steep, 1.0, root - lean))
+        theta = 2 * delta * below / (2 * delta * below + rest)
     else:
         theta = (value - left) / width
     mixed = theta * (1 - theta)
-    denominator = delta + bend * mixed
+    denominator = delta * (theta**2 + (1 - theta) ** 2) + (slope + next_slope) * mixed
     y = theta * width + left if inverse else bottom + height * (delta * theta**2 + slope * mixed) / denominator
     growth = delta**2 * (next_slope * theta**2 + 2 * delta * mixed + slope * (1 - theta) ** 2)
     log_det = jnp.log(growth) - 2 * jnp.log(denominator)

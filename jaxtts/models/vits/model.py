@@ -58,7 +58,7 @@ class Config:
         kl_weight, duration_weight: of the other losses.
         weight_norm: False once the gains are folded into the kernels.
         dtype: of the networks; latents, durations and likelihoods are float32 in any case.
-        remat: in training, keep of each encoder layer, coupling and residual block its input alone.
+        remat: in training, keep of each encoder layer, WaveNet, coupling and residual block its input alone.
     """
 
     num_symbols: int = 178
@@ -436,7 +436,7 @@ class PosteriorEncoder(nnx.Module):
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
         c = config
-        self.dtype = c.dtype
+        self.dtype, self.remat = c.dtype, c.remat
         self.start = Conv1d(c.spectrogram_bins, c.hidden_dim, rngs=rngs)
         self.wavenet = WaveNet(
             c.hidden_dim,
@@ -454,7 +454,7 @@ class PosteriorEncoder(nnx.Module):
     ) -> Posterior:
         """Magnitudes [B, T, F], mask [B, T], cond [B, 1, G], noise [B, T, C] or None for the mean; all float32."""
         x = masked_fill(self.start(masked_fill(spectrogram, mask).astype(self.dtype)), mask)
-        x = self.out(self.wavenet(x, mask, cond)).astype(jnp.float32)
+        x = self.out(remat(self.wavenet, self.remat)(x, mask, cond)).astype(jnp.float32)
         mean, log_scale = jnp.split(masked_fill(x, mask), 2, axis=-1)
         z = mean if noise is None else masked_fill(mean + jnp.exp(log_scale) * noise, mask)
         return Posterior(z, mean, log_scale)
@@ -619,11 +619,9 @@ class SplineFlow(nnx.Module):
 
         The reference leaves the first coupling out: that one changed the other channel alone.
         """
-        first = 0 if whole else 1
-        for coupling in reversed(self.couplings[first:]):
+        for coupling in reversed(self.couplings[0 if whole else 1 :]):
             z, _ = coupling(z[..., ::-1], mask, cond, inverse=True)
-        z = self.couplings[0](z[..., ::-1], mask, cond, inverse=True)[0] if whole else z[..., ::-1]
-        return self.affine.inverse(z, mask)
+        return self.affine.inverse(z if whole else z[..., ::-1], mask)
 
 
 class SplineCoupling(nnx.Module):
