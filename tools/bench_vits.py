@@ -2,8 +2,8 @@
 
 Peers: `transformers` (VitsModel) and, where the variable VITS_CHECKOUT names a checkout of jaywalnut310/vits, that
 code, both with weight norm folded; for training the `Vits` of coqui-tts with its own criteria and optimisers. Ours
-takes the peer's random weights through our converters, both noise scales are 0, and the waves must agree before anything
-is timed.
+takes the peer's random weights through our converters, both noise scales are 0, and the waves must agree before
+anything is timed.
 """
 
 # pyright: reportMissingImports=false

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtts.nn.functional import weight_normed
 
 Init = Callable[..., jax.Array]
+MOST_GROUPS = 16
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, fan_in: int) -> jax.Array:
@@ -188,8 +189,11 @@ def _grouped(
 ) -> jax.Array:
     """One convolution a group, the stride moved into the channels: `stride` neighbouring frames become one.
 
-    The zeros ahead are left to the convolutions as far as they fill whole frames: padded here, they cost more.
+    The zeros ahead are left to the convolutions as far as they fill whole frames: padded here, they cost more. Of many
+    small groups several make one convolution whose kernel is zero between them: 256 take XLA minutes to compile.
     """
+    if groups > MOST_GROUPS and groups % MOST_GROUPS == 0:
+        kernel, groups = _merged(kernel, groups, MOST_GROUPS), MOST_GROUPS
     batch, length, channels = x.shape
     width, per_group, out_channels = kernel.shape
     out_length = (length + sum(padding) - dilation * (width - 1) - 1) // stride + 1
@@ -211,6 +215,15 @@ def _grouped(
         for part, taken in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1))
     ]
     return jnp.concatenate(parts, axis=-1)[:, :out_length]
+
+
+def _merged(kernel: jax.Array, groups: int, fewer: int) -> jax.Array:
+    """The kernel [W, I / groups, O] of a grouped convolution as that of one with fewer groups [W, I / fewer, O]."""
+    width, per_group, out_channels = kernel.shape
+    count = groups // fewer
+    blocks = kernel.reshape(width, per_group, fewer, count, out_channels // groups)
+    blocks = jnp.einsum("wifco,cd->wdifco", blocks, jnp.eye(count, dtype=kernel.dtype))
+    return blocks.reshape(width, count * per_group, out_channels)
 
 
 def _depthwise(x: jax.Array, kernel: jax.Array, dilation: int, padding: tuple[int, int]) -> jax.Array:

@@ -125,10 +125,9 @@ def test_what_is_heard_depends_on_no_neighbour_nor_room(config):
     again, _, _ = infer(other, lengths, noise[:, :96] if int(frames.max()) <= 96 else noise, garbage, speaker)
     for b in range(3):
         n = int(frames[b]) * config.mel.hop_length
-        alone, count, _ = infer(
-            text[b : b + 1, : int(lengths[b])], lengths[b : b + 1], noise[b : b + 1], rhythm[b : b + 1, : int(lengths[b])],
-            speaker if speaker is None else speaker[b : b + 1],
-        )  # fmt: skip
+        one, short = slice(b, b + 1), slice(int(lengths[b]))
+        who = None if speaker is None else speaker[one]
+        alone, count, _ = infer(text[one, short], lengths[one], noise[one], rhythm[one, short], who)
         assert int(count[0]) == int(frames[b])
         np.testing.assert_allclose(alone[0, :n], wave[b, :n], atol=1e-5)
         np.testing.assert_allclose(again[b, :n], wave[b, :n], atol=1e-5)

@@ -22,15 +22,16 @@ from jaxtts.nn.conv import Conv1d
         (40, 3, 4, 1, 7, 2),
         (23, 5, 1, 2, "same", 8),
         (23, 5, 2, 1, "same", 1),
+        (60, 9, 4, 1, "same", 64),
     ],
 )
 def test_every_form_is_the_convolution_and_so_are_its_gradients(length, width, stride, dilation, padding, groups):
-    out_channels = 8 if groups == 8 else 16
-    conv = Conv1d(
-        8, out_channels, width, stride=stride, dilation=dilation, padding=padding, groups=groups, rngs=nnx.Rngs(0)
-    )
+    channels = 2 * groups if groups > 8 else 8
+    out_channels = 8 if groups == 8 else 2 * channels
+    how = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
+    conv = Conv1d(channels, out_channels, width, **how, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((2, length, 8), np.float32))
+    x = jnp.asarray(rng.standard_normal((2, length, channels), np.float32))
 
     def plain(x, kernel):
         y = jax.lax.conv_general_dilated(

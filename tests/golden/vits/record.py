@@ -42,8 +42,8 @@ for name in ("scipy", "monotonic_align"):
     sys.modules[name] = ModuleType(name)
 vars(sys.modules["monotonic_align"])["maximum_path"] = maximum_path
 sys.path.insert(0, sys.argv[1])
-import losses
-import models
+import losses  # noqa: E402
+import models  # noqa: E402
 
 BASE = {
     "n_vocab": 12, "spec_channels": 9, "segment_size": 4, "inter_channels": 4, "hidden_channels": 8,
