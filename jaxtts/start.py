@@ -61,7 +61,7 @@ def checkpoint_steps(workdir: Path) -> list[Path]:
 
 
 def about(path: Path, model: str) -> dict[str, Any]:
-    """`model`, `config`, `mel`, `text`, `speakers` and `step` of what --start-from names, as far as it says.
+    """`model`, `config`, `mel`, `text`, `speakers` and `step` of what --from names, as far as it says.
 
     `tensors` too, where it is a model made for speaking.
 
@@ -72,7 +72,7 @@ def about(path: Path, model: str) -> dict[str, Any]:
         ValueError: nothing that can be read is there.
     """
     if not path.exists():
-        raise ValueError(f"--start-from {path}: there is no such file or folder")
+        raise ValueError(f"--from {path}: there is no such file or folder")
     if not checkpoint_steps(path):
         part, rest = read_part(path, next(name for name, kind in KINDS.items() if kind == registry.MODELS[model].kind))
         own = {"model": part.model, "config": part.config, "mel": part.mel, "tensors": dict(part.tensors)}
@@ -91,7 +91,7 @@ def about(path: Path, model: str) -> dict[str, Any]:
 
 
 def read_source(path: Path, model: str, mesh: Any) -> Source:
-    """What --start-from names: the newest checkpoint of a run, or a model that is made for speaking.
+    """What --from names: the newest checkpoint of a run, or a model that is made for speaking.
 
     Raises:
         ValueError: nothing that can be read is there.

@@ -3,11 +3,11 @@
     python tools/check_resume.py --kills 20
     python tools/check_resume.py --kills 20 --processes 2 --devices 2
 
-Makes a small corpus (tones with texts) and trains a tiny Glow-TTS (buckets, dropout, clipping, moving average) and a
-tiny Vocos (spectral steps, then a GAN) on it: once undisturbed, once killed with SIGKILL at random moments and started
-again by the same command. A third of the kills fall into a save (the moment Orbax's temporary folder appears), others
-into start-up, the preparation of the corpus, compilation and between the steps. With several processes they die
-together or one a moment before the others.
+Makes a small corpus (tones with texts) and trains a tiny Glow-TTS (buckets, dropout, clipping, moving average), a tiny
+Vocos (spectral steps, then a GAN) and a tiny VITS (both at once) on it: once undisturbed, once killed with SIGKILL at
+random moments and started again by the same command. A third of the kills fall into a save (the moment Orbax's
+temporary folder appears), others into start-up, the preparation of the corpus, compilation and between the steps. With
+several processes they die together or one a moment before the others.
 
 Exit code 0 only if all kills took place and every logged value but the timings is equal in both runs, line by line, and
 the exported models are equal byte for byte; otherwise 1, and the folders stay for a look.
@@ -72,6 +72,21 @@ def get_config():
     optim = OptimConfig("adamw", learning_rate=1e-3, weight_decay=0.01, ema_decay=0.99)
     data = DataConfig(model.mel, batch_size=8, segment_length=512, held_out=8)
     return Recipe("vocos", model, optim, data, 100, log_every=3, eval_every=20, sample_every=0, save_every=7)
+""",
+    "vits": """
+from jaxtts.models.vits import Config
+from jaxtts.recipe import DataConfig, Recipe
+from jaxtts.text import TextSpec
+from jaxtts.train.optim import OptimConfig
+
+
+def get_config():
+    text = TextSpec("characters", blank="_")
+    model = Config.tiny(num_symbols=len(text.symbols))
+    optim = OptimConfig("adamw", learning_rate=1e-3, weight_decay=0.01)
+    optims = {"generator": optim, "discriminator": optim}
+    data = DataConfig(model.mel, text, batch_size=4, buckets=2, held_out=8)
+    return Recipe("vits", model, optims, data, 100, log_every=3, eval_every=20, sample_every=0, save_every=7)
 """,
 }
 
@@ -341,7 +356,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="over all tasks together")
     parser.add_argument("--processes", type=int, default=1, help="processes of the run, over loopback")
     parser.add_argument("--devices", type=int, default=1, help="CPU devices of each process")
-    parser.add_argument("--task", choices=[*RECIPES, "both"], default="both")
+    parser.add_argument("--task", choices=[*RECIPES, "all"], default="all")
     parser.add_argument("--steps", type=int, help="of each run; default: 60, and 8 for each kill")
     parser.add_argument("--seed", type=int, default=0, help="of the corpus and the moments")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes of the recipe")
@@ -349,7 +364,7 @@ def main() -> int:
     args = parser.parse_args()
     folder = (args.folder or Path(tempfile.mkdtemp(prefix="check_resume_"))).absolute()
     make_corpus(folder / "corpus", seed=args.seed)
-    tasks = list(RECIPES) if args.task == "both" else [args.task]
+    tasks = list(RECIPES) if args.task == "all" else [args.task]
     shares = [args.kills // len(tasks) + (i < args.kills % len(tasks)) for i in range(len(tasks))]
     equal = True
     extra = ["--set", *args.set] if args.set else []

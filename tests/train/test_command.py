@@ -59,7 +59,7 @@ def test_train_and_go_on(tmp_path, capfd):
 
     tuned = [*command[:-1], str(tmp_path / "tuned"), "--from", str(tmp_path / "source")]
     assert main([*tuned, "--steps", "1"]) == 2
-    assert f"--start-from {tmp_path / 'source'}: there is no such file or folder" in capfd.readouterr().err
+    assert f"--from {tmp_path / 'source'}: there is no such file or folder" in capfd.readouterr().err
     (tmp_path / "run").rename(tmp_path / "source")
     assert main([*tuned, "--steps", "1"]) == 0
     told = capfd.readouterr().err
