@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxtts.audio.features import linear_spectrogram_np
 from jaxtts.config import from_dict
 from jaxtts.registry import module
 from jaxtts.synth import executables
@@ -36,6 +37,7 @@ WINDOWS = (32, 48, *range(64, 256, 32), *range(256, 513, 64))  # frames of what 
 MAX_BATCH_FRAMES = 1 << 14  # frames of a whole batch: bounds its memory
 HEADROOM = 1.15  # on the voice's own frames per symbol
 MAX_FRAMES_PER_SYMBOL = 256
+CONVERTED = 1024  # frames of a recording that are converted at once
 CHUNK = 64  # frames that a stream gives at once, half as many at first
 STAGES = ("latent", "decode")
 
@@ -99,7 +101,7 @@ class Speaker:
                             waiting[i] = _next_frames(frames, lines[i])
         cuts, owners, reach = [], [], self.receptive_field("decode")
         for i, line in enumerate(lines):
-            for start, stop in windows(len(found[i][0]), reach):
+            for start, stop in windows(len(found[i][0]), reach, WINDOWS[-1]):
                 cuts.append(Cut(found[i][0], line.manner.speaker, start, stop))
                 owners.append(i)
         waves: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -128,6 +130,28 @@ class Speaker:
             stop = min(start + (CHUNK if start else first), len(found))
             yield from self._decode([Cut(found, line.manner.speaker, start, stop)])
             start = stop
+
+    def convert(self, samples: np.ndarray, source: int, target: int, noise_scale: float, seed: int) -> np.ndarray:
+        """A recording [N] of one speaker in the voice of another [N], in pieces that see what decides their ends."""
+        spec, hop = self.files.mel.replace(log=None), self.files.mel.hop_length
+        reach = self.receptive_field("convert") + -(-spec.n_fft // hop)
+        frames = -(-max(len(samples), spec.n_fft) // hop)
+        padded = np.pad(samples, (0, frames * hop - len(samples)))
+        drawn = np.random.default_rng(seed).standard_normal((frames, self._channels), np.float32) * noise_scale
+        waves = []
+        for start, stop in windows(frames, reach, CONVERTED):
+            first, last = max(0, start - reach), min(frames, stop + reach)
+            size = at_least(FRAMES, last - first)
+            spectrogram = np.zeros((1, size, spec.n_fft // 2 + 1), np.float32)
+            noise = np.zeros((1, size, self._channels), np.float32)
+            noise[0, : last - first] = drawn[first:last]
+            spectrogram[0, : last - first] = linear_spectrogram_np(padded[first * hop : last * hop], spec)[
+                : last - first
+            ]
+            who = [np.array([n], np.int32) for n in (last - first, source, target)]
+            (wave,) = self._call("convert", [spectrogram, *who, noise])
+            waves.append(wave[0, (start - first) * hop : (stop - first) * hop])
+        return np.concatenate(waves)[: len(samples)]
 
     def _latent(self, line: Piece, frames: int) -> tuple[np.ndarray, bool]:
         """The first frames of a sentence [T, C], and whether that is all of it."""
@@ -239,15 +263,20 @@ class Speaker:
 
         def compute() -> list[int]:
             config = from_dict(module(part.model).Config, part.config)
-            return [(config.decoder if stage == "decode" and self._role[stage] == "model" else config).receptive_field]
+            if stage == "latent" or self._role[stage] != "model":
+                return [config.receptive_field]
+            if stage == "decode":
+                return [config.decoder.receptive_field]
+            dilations = sum(config.posterior_dilation**i for i in range(config.posterior_layers))
+            posterior = config.posterior_kernel_size // 2 * dilations
+            return [posterior + 2 * config.receptive_field + config.decoder.receptive_field]
 
         (reach,) = executables.recall(f"receptive field {self._fingerprint(stage)}", compute)
         return reach
 
 
-def windows(frames: int, reach: int) -> list[tuple[int, int]]:
-    """Cuts frames into windows [start, stop) that, with `reach` frames on each side, fit the largest of WINDOWS."""
-    largest = WINDOWS[-1]
+def windows(frames: int, reach: int, largest: int) -> list[tuple[int, int]]:
+    """Cuts frames into windows [start, stop) that hold at most `largest` frames with `reach` more on each side."""
     if frames <= largest:
         return [(0, frames)]
     edges = [*range(largest - reach, frames - reach, largest - 2 * reach), frames]

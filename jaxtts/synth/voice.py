@@ -250,6 +250,46 @@ class Voice:
         compiled = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
         return self._audios(self._samples(compiled, sentences, manner))
 
+    def convert(
+        self, samples: np.ndarray, sample_rate: int, *, target: str | int, source: str | int | None = None,
+        noise_scale: float = 1.0, seed: int = 0,
+    ) -> Audio:  # fmt: skip
+        """Says what a recording says in another speaker's voice, with the same timing (voice conversion).
+
+        Args:
+            samples: the recording, mono float [N] in [-1, 1]; any length.
+            sample_rate: of the recording; it is resampled to the voice's.
+            target: who is to be heard, name or number.
+            source: who is heard in the recording, one of the voice's speakers; default: `default_source(target)`.
+            noise_scale: of the draw from what the posterior encoder hears, 0 to 10.
+            seed: of that draw.
+
+        Returns:
+            Audio as long as the recording, without segments.
+
+        Raises:
+            ValueError: the voice cannot convert, an unknown speaker, or an argument out of its range.
+        """
+        if "model" not in self.files.parts:
+            raise ValueError(
+                f"voice {self.name!r} is a {self.files.first.model} and a vocoder, which cannot convert recordings: "
+                "take an end-to-end voice of several speakers (VITS)"
+            )
+        if len(self.speakers) < 2:
+            raise ValueError(f"voice {self.name!r} has one speaker: nobody to convert from or to")
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
+            raise ValueError(f"samples have the shape {list(samples.shape)}; give one channel [N] of finite numbers")
+        manner = self._manner(target, None, noise_scale, None, seed)
+        origin = self.default_source(target) if source is None else self._number(source)
+        samples = io.resample(samples, sample_rate, self.sample_rate)
+        wave = self._speaker.convert(samples, origin, manner.speaker, noise_scale, seed)
+        return Audio(wave, self.sample_rate)
+
+    def default_source(self, target: str | int) -> int:
+        """Whom `convert` takes a recording for if it is not told: the first speaker who is not the target."""
+        return int(self._number(target) == 0)
+
     def _audios(self, samples: Iterable[np.ndarray]) -> Generator[Audio, None, None]:
         with closing(ahead(samples)) as parts:
             for part in parts:

@@ -300,6 +300,25 @@ def test_help_lists_the_commands(run):
     assert code == 0 and all(command in out for command in cli.COMMANDS)
 
 
+def test_end_to_end_voices(run, runs, voice_folder, tmp_path):
+    code, out, _ = run("export-voice", "many", "--model", runs / "vits2", "--duration-noise-scale", "0.3")
+    assert code == 0 and "voice many" in out
+    assert json.loads((tmp_path / "many" / "voice.json").read_text())["duration_noise_scale"] == 0.3
+    for voice in ("many", runs / "vits2"):
+        options = ["--voice", voice, "--speaker", "bob", "--noise-w", "0.5", "-o", "bob.wav"]
+        code, _, err = run("say", "Hello there.", *options)
+        assert code == 0, err
+    code, _, err = run("convert-voice", "bob.wav", "--to", "ann", "--voice", "many")
+    assert code == 0 and "for one of bob's" in err
+    bob, ann = (sound.load(tmp_path / f)[0] for f in ("bob.wav", "bob-ann.wav"))
+    assert ann.shape == bob.shape and np.abs(ann - bob).max() > 1e-3
+    assert run("convert-voice", "bob.wav", "--to", "1", "--from", "0", "--voice", "many", "-o", "x.flac", "-q")[2] == ""
+    code, _, err = run("convert-voice", "bob.wav", "--to", "eve", "--voice", "many")
+    assert code == 2 and "'eve'" in err
+    code, _, err = run("say", "Hi.", "--voice", voice_folder, "--duration-noise-scale", "1", "-o", "x.wav")
+    assert code == 2 and "duration_noise_scale=1.0" in err
+
+
 def test_debug_shows_where(voice_folder):
     with pytest.raises(ValueError, match="nothing to speak"):
         cli.main(["say", "", "-o", "x.wav", "--voice", str(voice_folder), "--debug"])

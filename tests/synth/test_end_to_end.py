@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from jaxtts.audio.features import mel_spectrogram_np
+from jaxtts.audio.features import linear_spectrogram_np, mel_spectrogram_np
+from jaxtts.models import vits
+from jaxtts.nn import functional
 from jaxtts.synth import load, write_voice
 from jaxtts.synth.folder import read_voice
+from jaxtts.synth.speak import checked_structure
 
 TEXTS = ["Hello.", "The birch canoe slid on the smooth planks.", "One. Two, three!", "Glue the sheet to the wall."]
 LONG = "The birch canoe slid on the smooth planks, and so on and so forth, " * 8 + "until the end. Yes."
@@ -126,3 +129,58 @@ def test_what_does_not_fit_is_refused(runs, folder, tmp_path):
         from tests.synth.conftest import export_vits
 
         load(export_vits(tmp_path / "d", speaker_dim=4))
+
+
+def noise_of(samples, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
+
+
+def test_a_recording_is_converted(voice):
+    samples = noise_of(5003)
+    bob = voice.convert(samples, 8000, source="ann", target="bob", seed=1)
+    assert bob.sample_rate == 8000 and bob.samples.shape == samples.shape and np.ptp(bob.samples) > 0
+    np.testing.assert_array_equal(bob.samples, voice.convert(samples, 8000, target=1, seed=1).samples)
+    for other in ({"target": "bob", "seed": 2}, {"target": "ann", "source": "ann"}, {"target": 1, "noise_scale": 0.0}):
+        assert np.abs(voice.convert(samples, 8000, **other).samples - bob.samples).max() > 1e-3
+    assert len(voice.convert(samples, 16000, target="ann").samples) == 2502
+    assert voice.convert(samples[:3], 8000, target="ann").samples.shape == (3,)
+
+
+def test_a_recording_is_heard_as_the_model_would(voice):
+    """The model itself on the whole spectrogram: through the flow as one speaker, back as the other."""
+    model, spec = voice.files.first, voice.files.mel.replace(log=None)
+    samples = noise_of(60 * 16)
+    structure = checked_structure(model)
+    net = functional.merge(structure, functional.nested(dict(model.tensors)))
+    assert isinstance(net, vits.Model)
+    spectrogram = linear_spectrogram_np(samples, spec)[None]
+    noise = np.random.default_rng(4).standard_normal((60, 8), np.float32)[None]
+    wave = net.convert(spectrogram, np.array([60]), source=np.array([0]), target=np.array([1]), noise=noise)
+    same(np.asarray(wave)[0], voice.convert(samples, 8000, source="ann", target="bob", seed=4).samples)
+
+
+def test_converting_in_pieces_is_converting_whole(voice, monkeypatch):
+    samples = noise_of(500 * 16)
+    whole = voice.convert(samples, 8000, target="bob").samples
+    calls, call = [], voice._speaker._call
+    monkeypatch.setattr(voice._speaker, "_call", lambda stage, inputs: (calls.append(stage), call(stage, inputs))[1])
+    monkeypatch.setattr("jaxtts.synth.speak.CONVERTED", 200)
+    same(whole, voice.convert(samples, 8000, target="bob").samples)
+    assert len(calls) > 3
+
+
+def test_who_cannot_convert_says_so(runs, voice_folder, voice):
+    samples = noise_of(4000)
+    with pytest.raises(ValueError, match="voice 'voice' is a glow_tts and a vocoder, which cannot convert"):
+        load(voice_folder).convert(samples, 8000, target=1)
+    with pytest.raises(ValueError, match="'vits' has one speaker"):
+        load(runs / "vits").convert(samples, 8000, target=1)
+    for options, message in [
+        ({"target": "eve"}, "speaker='eve'"),
+        ({"target": 1, "source": "eve"}, "speaker='eve'"),
+        ({"target": 1, "noise_scale": -1.0}, "noise_scale=-1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            voice.convert(samples, 8000, **options)
+    with pytest.raises(ValueError, match=r"samples have the shape \[2, 4000\]"):
+        voice.convert(np.stack([samples, samples]), 8000, target=1)
