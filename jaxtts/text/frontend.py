@@ -191,10 +191,8 @@ class FrontEnd:
             _complain(named, sentence.text, strict)
         other = self.spec.unknown
         tokens = [t if t in self._ids else other for t in sentence.tokens if t in self._ids or other is not None]
-        while other is None and tokens and tokens[-1] == SPACE:
-            tokens.pop()
-        while other is None and tokens and tokens[0] == SPACE:
-            del tokens[0]
+        if self.spec.cleaner == "hugging_face" and other is None:  # it strips what is left, the others do not
+            tokens = list("".join(tokens).strip())
         return sentence._replace(tokens=tokens)
 
     def phonemize(self, text: str, strict: bool = False) -> list[list[str]]:
