@@ -24,6 +24,7 @@ COMMANDS = {
     "vocode": "turn a mel spectrogram, or a recording's, back into sound",
     "convert-voice": "say what a recording says in another speaker's voice",
     "export-voice": "make a voice folder of trained models",
+    "export": "write a voice as programs that need jax alone",
     "import-weights": "bring a checkpoint of another toolkit here",
     "models": "list the models",
     "doctor": "show what this machine offers and whether it works",

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,18 @@ def _environment(device: Any) -> str:
     root = Path(__file__).parents[1]
     files = sorted(p for room in _SOURCES for p in (root / room).rglob("*.py"))
     sources = [(str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
-    versions = [version(p) for p in ("jax", "jaxlib", "flax")]
+    versions = [_version(p) for p in ("jax", "jaxlib", "flax")]
     flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "NPROC")]
     client = device.client
     hardware = [client.platform, client.platform_version, device.device_kind, platform.machine(), _processor()]
     return json.dumps([sources, versions, hardware, flags, _cores()])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # an exported voice does without flax
+        return ""
 
 
 def _cores() -> int:

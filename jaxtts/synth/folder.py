@@ -53,6 +53,7 @@ class VoiceFiles:
         sentence_pause: seconds of silence between sentences.
         frames_per_symbol: the most frames that a symbol takes on average over a sentence; picks the frame bucket.
         card: free facts about the voice (corpus, licence, training).
+        programs: where programs made of its models lie, see `exported`; None: nowhere.
     """
 
     name: str
@@ -65,6 +66,7 @@ class VoiceFiles:
     sentence_pause: float = 0.25
     frames_per_symbol: float = 6.0
     card: dict[str, Any] = field(default_factory=dict)
+    programs: Path | None = None
 
     @property
     def first(self) -> Part:
@@ -127,7 +129,8 @@ def read_voice(folder: str | Path) -> VoiceFiles:
         scalars = {key: float(meta[key]) for key in _SCALARS if key in meta}
         speakers = tuple(map(str, meta.get("speakers", ("default",))))
         text, card = TextSpec.from_dict(meta["text"]), dict(meta.get("card", {}))
-        return VoiceFiles(str(meta["name"]), text, parts, speakers, **scalars, card=card)
+        programs = folder if (folder / "export.json").is_file() else None
+        return VoiceFiles(str(meta["name"]), text, parts, speakers, **scalars, card=card, programs=programs)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} at {error}") from error
     except (ValueError, RecursionError) as error:

@@ -74,7 +74,7 @@ class Speaker:
         roles = list(files.parts)
         self._role = {"latent": roles[0], "decode": roles[-1], "convert": roles[0]}  # stage -> part
         self._several = files.first.config.get("num_speakers", 1) > 1
-        self._channels = files.first.config.get("latent_dim", files.first.mel.num_bins)
+        self.channels = files.first.config.get("latent_dim", files.first.mel.num_bins)
         self._functions: dict[Any, executables.Run] = {}
         self._lock = threading.Lock()
 
@@ -137,13 +137,13 @@ class Speaker:
         reach = self.receptive_field("convert") + -(-spec.n_fft // hop)
         frames = -(-max(len(samples), spec.n_fft) // hop)
         padded = np.pad(samples, (0, frames * hop - len(samples)))
-        drawn = np.random.default_rng(seed).standard_normal((frames, self._channels), np.float32) * noise_scale
+        drawn = np.random.default_rng(seed).standard_normal((frames, self.channels), np.float32) * noise_scale
         waves = []
         for start, stop in windows(frames, reach, CONVERTED):
             first, last = max(0, start - reach), min(frames, stop + reach)
             size = at_least(FRAMES, last - first)
             spectrogram = np.zeros((1, size, spec.n_fft // 2 + 1), np.float32)
-            noise = np.zeros((1, size, self._channels), np.float32)
+            noise = np.zeros((1, size, self.channels), np.float32)
             noise[0, : last - first] = drawn[first:last]
             spectrogram[0, : last - first] = linear_spectrogram_np(padded[first * hop : last * hop], spec)[
                 : last - first
@@ -162,7 +162,7 @@ class Speaker:
         """What the decoder reads [B, T, C], its lengths [B] and the durations [B, S]; rows too many repeat the last."""
         batch = at_least(BATCHES, len(lines))
         text, scales = np.zeros((batch, symbols), np.int32), np.ones((batch, symbols), np.float32)
-        noise, duration_noise = np.zeros((batch, frames, self._channels), np.float32), np.zeros((batch, symbols, 2))
+        noise, duration_noise = np.zeros((batch, frames, self.channels), np.float32), np.zeros((batch, symbols, 2))
         rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]
         for b, line in enumerate(rows):
             text[b, : len(line.ids)], scales[b, : len(line.ids)] = line.ids, line.scales

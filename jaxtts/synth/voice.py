@@ -311,7 +311,11 @@ class Voice:
 
     @cached_property
     def _speaker(self) -> "Speaker":
-        from jaxtts.synth.speak import Speaker  # imports jax, which reading a voice does without
+        if self.files.programs:  # both import jax, which reading a voice does without
+            from jaxtts.synth.exported import Exported
+
+            return Exported(self.files)
+        from jaxtts.synth.speak import Speaker
 
         return Speaker(self.files)
 
@@ -435,7 +439,7 @@ def load(
         if name not in files.parts:
             raise ValueError(f"voice {files.name!r} is one model from end to end: there is no {name} to replace")
         part, about = read_part(path, name)
-        files = replace(files, parts={**files.parts, name: part})
+        files = replace(files, parts={**files.parts, name: part}, programs=None)
         if name == "acoustic":
             files = replace(files, text=about["text"] or files.text, speakers=about["speakers"])
     return Voice(files)
