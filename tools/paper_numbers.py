@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan
-from jaxtts.models.hifigan.discriminators import MultiPeriodDiscriminator, MultiScaleDiscriminator
+from jaxtts.models import glow_tts, hifigan, vits
+from jaxtts.models.hifigan.discriminators import Discriminators
+from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.functional import Tree, count_parameters, merge, named, split, structure
 
 
@@ -36,7 +37,7 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = list(glow_tts_rows()) + list(hifigan_rows())
+    rows = [*glow_tts_rows(), *hifigan_rows(), *vits_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -133,15 +134,9 @@ def hifigan_rows() -> Iterator[Row]:
         yield Row("hifigan", f"{name} parameters, cut to 10,000", "paper table 1", paper, truncated)
         yield Row("hifigan", f"{name} parameters", reference, normed, lambda c=config: generator(c))
         yield Row("hifigan", f"{name} parameters, weight norm folded", reference, folded, lambda c=plain: generator(c))
-    nets = {"MPD": (MultiPeriodDiscriminator, 41_105_770), "MSD": (MultiScaleDiscriminator, 29_618_821)}
-    for name, (net, known) in nets.items():
-        yield Row(
-            "hifigan",
-            f"{name} parameters",
-            reference,
-            known,
-            lambda net=net: count_parameters(parameters(lambda: net(rngs=nnx.Rngs(0)))),
-        )
+    judges = parameters(lambda: Discriminators(GanConfig(), rngs=nnx.Rngs(0)))
+    for name, family, known in (("MPD", "period", 41_105_770), ("MSD", "scale", 29_618_821)):
+        yield Row("hifigan", f"{name} parameters", reference, known, lambda f=family: count_parameters(judges[f]))
     yield Row("hifigan", "V1 receptive field in frames", reference, 26, hifigan_receptive_field)
 
 
@@ -154,6 +149,38 @@ def hifigan_receptive_field() -> float:
     wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
     hop = wave.shape[1] // frames
     return int(np.isnan(wave).sum() // hop)
+
+
+def vits_rows() -> Iterator[Row]:
+    """arXiv 2106.06103; jaywalnut310/vits@2e561ba configs/ljs_base.json, ljs_nosdp.json and vctk_base.json."""
+
+    def tree(config: Any) -> Tree:
+        return parameters(lambda: vits.Model(config, rngs=nnx.Rngs(0)))
+
+    reference = "reference jaywalnut310/vits@2e561ba"
+    base = tree(vits.Config())
+    parts = {
+        "text_encoder": 6_326_784,
+        "decoder": 14_337_024,
+        "posterior_encoder": 7_238_016,
+        "flow": 7_102_080,
+        "duration_predictor": 1_317_168,
+    }
+    yield Row("vits", "LJ Speech, parameters", reference, 36_321_072, lambda: count_parameters(base))
+    for part, known in parts.items():
+        yield Row("vits", f"LJ Speech, {part}", reference, known, lambda part=part: count_parameters(base[part]))
+    spoken = {
+        n: x for n, x in named(base).items() if not n.startswith(("posterior_encoder", "duration_predictor.post"))
+    }
+    yield Row("vits", "LJ Speech, what speaking needs", reference, 28_442_808, lambda: count_parameters(spoken))
+    plain = vits.Config(stochastic_durations=False)
+    yield Row("vits", "LJ Speech, plain durations", reference, 35_349_761, lambda: count_parameters(tree(plain)))
+    several = vits.Config.vctk()
+    yield Row("vits", "VCTK, 109 speakers", reference, 39_700_208, lambda: count_parameters(tree(several)))
+    judges = parameters(lambda: Discriminators(GanConfig.vits(), rngs=nnx.Rngs(0)))
+    yield Row("vits", "discriminators", reference, 46_747_132, lambda: count_parameters(judges))
+    whole = "paper 2211.06892"
+    yield Row("vits", "with its discriminators", whole, 83_100_000, lambda: count_parameters({**base, **judges}), 1e5)
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ class Config:
             flow_kernel_size=3,
             duration_dim=8,
             duration_flows=2,
-            duration_layers=2,
+            duration_layers=1,
             spline_bins=4,
             upsample_rates=decoder.upsample_rates,
             upsample_kernel_sizes=decoder.upsample_kernel_sizes,
@@ -173,7 +173,7 @@ class Config:
             resblock_dilations=decoder.resblock_dilations,
             segment_frames=6,
             gan=GanConfig(
-                periods=(2, 3), period_channels=(4, 4, 4), num_scales=1, scale_channels=(4, 8, 8),
+                periods=(2, 3), period_channels=(4, 4), num_scales=1, scale_channels=(4, 8, 8),
                 scale_groups=(1, 2, 1), scale_kernel_sizes=(5, 9, 3), scale_strides=(1, 4, 1),
                 scale_spectral_norm=False,
             ),
