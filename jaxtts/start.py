@@ -45,6 +45,8 @@ def taken(recipe: Recipe, take: Sequence[str], path: Path | None, workdir: Path)
     values, theirs = to_dict(recipe.model), source["config"]
     if "model" in take:
         sizes = {name: value for name, value in theirs.items() if name not in OWN}
+        if "gan" in theirs and "tensors" not in source:
+            sizes["gan"] = theirs["gan"]  # a run has its discriminators too
         if not sizes.get("speaker_dim", 1) and values["num_speakers"] > 1:
             del sizes["speaker_dim"]  # that one has one speaker, this one gets several
         values |= sizes

@@ -111,22 +111,31 @@ def adopt(
     }
     report = Report({"path": source.where, "model": source.model, "step": source.step}, {}, {}, {}, [], [])
     params, rest = dict(state.params), dict(state.rest)
-    for net in params:
-        params[net] = _fill(net, params[net], nets.get(net), pairs, report)
-        fits, size = report.kept.get(net, (0, 0))[1], sum(x.size for x in named(params[net]).values())
-        if net == main and fits < ENOUGH * size:
-            misfits = "; ".join(f"{name} {why}" for name, why in list(report.fresh.items())[:2])
+    for net, tree in state.params.items():
+        found = report._replace(kept={}, reshaped={}, fresh={}, unused=[])
+        params[net] = _fill(net, tree, nets.get(net), pairs, found)
+        fits, size = found.kept.get(net, (0, 0))[1], sum(x.size for x in named(tree).values())
+        if fits >= ENOUGH * size or net not in {main, *nets}:
+            report.kept.update(found.kept)
+            report.reshaped.update(found.reshaped)
+            report.fresh.update(found.fresh)
+            report.unused.extend(found.unused)
+        elif net == main:
+            misfits = "; ".join(f"{name} {why}" for name, why in list(found.fresh.items())[:2])
             raise ValueError(
                 f"{source.where} has too little in common with this {model}: {fits:,} of {size:,} numbers fit "
                 f"({misfits}); --take model, or --set model.*, gives it those sizes"
             )
+        else:
+            params[net], report.fresh[net] = tree, f"too little of the source's fits, {fits:,} of {size:,} numbers"
     for net in set(rest) - {"ema"}:
         if named(rest[net] or {}):
             rest[net] = _fill(f"{net} (carried)", rest[net], source.rest.get(net), {}, report._replace(kept={}))
     if "ema" in rest:
         rest["ema"] = {net: nested({n: jnp.array(x) for n, x in named(params[net]).items()}) for net in rest["ema"]}
     if mel and source.mel and not compatible(mel, source.mel):
-        report.notes.append(f"it knows frames of {source.mel.name!r}, this run has {mel.name!r}: {mel}")
+        theirs, ours = (f"{m.name!r} ({m.sample_rate} Hz, hop {m.hop_length})" for m in (source.mel, mel))
+        report.notes.append(f"it knows frames of {theirs}, this run has {ours}")
     if text and source.text and (text.frontend, text.language) != (source.text.frontend, source.text.language):
         theirs, ours = (f"{t.frontend} {t.language}" for t in (source.text, text))
         report.notes.append(f"its symbols come from the front end {theirs}, here from {ours}; equal names are matched")
@@ -218,12 +227,13 @@ def _norm(v: np.ndarray, per_input: bool) -> np.ndarray:
 
 def _collapsed(reasons: dict[str, str], names: Iterable[str]) -> dict[str, str]:
     """The fresh arrays; a module in their place where all of it is fresh for one reason, '' for the whole net."""
+    kinds = {name: "of other shapes in the source" if why.startswith("is [") else why for name, why in reasons.items()}
     every = Counter(stem for name in names for stem in _stems(name))
-    alike = Counter((stem, why) for name, why in reasons.items() for stem in _stems(name))
+    alike = Counter((stem, kind) for name, kind in kinds.items() for stem in _stems(name))
     found = {}
-    for name, why in reasons.items():
-        stem = next(stem for stem in _stems(name) if alike[stem, why] == every[stem])
-        found.update({name: why} if every[stem] == 1 else {stem: f"{why} ({every[stem]} arrays)"})
+    for name, kind in kinds.items():
+        stem = next(stem for stem in _stems(name) if alike[stem, kind] == every[stem])
+        found.update({name: reasons[name]} if every[stem] == 1 else {stem: f"{kind} ({every[stem]} arrays)"})
     return found
 
 

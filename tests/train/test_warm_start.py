@@ -10,6 +10,7 @@ import pytest
 from toy import Positioned, batches, task
 
 from jaxtts import registry
+from jaxtts.audio import mel_spec
 from jaxtts.nn.functional import named, nested
 from jaxtts.text import TextSpec
 from jaxtts.train.loop import fit
@@ -113,6 +114,32 @@ def test_what_is_fresh_or_unused_is_told():
     told = report.lines()
     assert "begins with there (glow_tts)" in told and "kept      generator: 1 arrays, 81 numbers" in told
     assert "fresh     discriminator: the source has none" in told and "unused    generator.old.kernel" in told
+
+
+def test_a_net_of_which_little_fits_stays_fresh_and_other_shapes_are_told_together():
+    judge = dict(c__v=(5, 4, 4), c__g=(4,), out__bias=(1,))
+    fresh = state_of(generator=tree(1, a__kernel=(9, 9), b__c__v=(2, 2), b__c__g=(2,)), discriminator=tree(2, **judge))
+    nets = {
+        "generator": {"a.kernel": np.ones((9, 9)), "b.c.v": np.ones((2, 3)), "b.c.g": np.ones(3)},
+        "discriminator": {"c.v": np.ones((5, 8, 8)), "c.g": np.ones(8), "out.bias": np.ones(1)},
+    }
+    state, report = adopt(fresh, Source("there", "vits", nets, {}), "vits")
+    assert report.fresh == {
+        "generator.b": "of other shapes in the source (2 arrays)",
+        "discriminator": "too little of the source's fits, 1 of 85 numbers",
+    }
+    assert report.kept == {"generator": (1, 81)} and not report.unused
+    jax.tree.map(np.testing.assert_array_equal, state.params["discriminator"], fresh.params["discriminator"])
+
+
+def test_other_frames_and_front_ends_are_noted():
+    params = tree(1, a__kernel=(2, 2))
+    source = source_of(arrays=params, mel=mel_spec("vits"), text=THEIRS)
+    _, report = adopt(state_of(model=params), source, "glow_tts", OURS, mel=mel_spec("hifigan"))
+    assert report.notes == ["it knows frames of 'vits' (22050 Hz, hop 256), this run has 'hifigan' (22050 Hz, hop 256)"]
+    espeak = dataclasses.replace(OURS, frontend="espeak")
+    _, report = adopt(state_of(model=params), source, "glow_tts", espeak, mel=mel_spec("vits").replace(name="mine"))
+    assert len(report.notes) == 1 and "from the front end characters en-us, here from espeak en-us" in report.lines()
 
 
 def test_what_cannot_be_begun_with_is_one_sentence():
