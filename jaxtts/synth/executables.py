@@ -18,6 +18,7 @@ import os
 import platform
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -32,6 +33,8 @@ from jaxlib import xla_client
 log = logging.getLogger(__name__)
 _MAGIC = b"jaxtts executable 1\n"
 _SOURCES = ("audio", "models", "nn", "synth")
+
+_ONE_AT_A_TIME = threading.Lock()
 
 Run = Callable[[Sequence[Any]], list[jax.Array]]
 
@@ -142,12 +145,13 @@ def _apart_from_jax_cache() -> Iterator[None]:
     """Keeps what is compiled out of JAX's own cache: an executable read from there loses functions if it is serialised
     again (XLA:CPU, jaxlib 0.10.2: "Function wrapped_iota not found")."""
     option = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, option)
-    jax.config.update(option, float("inf"))
-    try:
-        yield
-    finally:
-        jax.config.update(option, before)
+    with _ONE_AT_A_TIME:
+        before = getattr(jax.config, option)
+        jax.config.update(option, float("inf"))
+        try:
+            yield
+        finally:
+            jax.config.update(option, before)
 
 
 def _read(path: Path, device: Any) -> Any:

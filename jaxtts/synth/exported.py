@@ -16,6 +16,7 @@ the first three programs, in buckets as `speak` does. The fourth is for other pr
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import numpy as np
 from jax import export as jax_export
 
 from jaxtts.synth.folder import VoiceFiles, read_voice, save_voice
-from jaxtts.synth.speak import Speaker
+from jaxtts.synth.speak import Speaker, widened
 from jaxtts.synth.voice import Voice
 from jaxtts.weights.safetensors import replacing
 
@@ -57,7 +58,11 @@ def export(voice: Voice, folder: str | Path, platforms: Sequence[str] = PLATFORM
         raise ValueError(f"platforms {', '.join(sorted(unknown))} are not known; take some of {', '.join(PLATFORMS)}")
     folder, speaker = Path(folder), voice._speaker
     (folder / NAME).unlink(missing_ok=True)
-    save_voice(folder, voice.files)
+    parts = {
+        role: replace(part, tensors={n: widened(x) for n, x in part.tensors.items()})
+        for role, part in voice.files.parts.items()
+    }
+    save_voice(folder, replace(voice.files, parts=parts))
     described = {}
     for name, (run, roles, inputs) in _programs(voice.files, speaker).items():
         weights = {f"{role}.{n}": x.shape for role in roles for n, x in sorted(voice.files.parts[role].tensors.items())}

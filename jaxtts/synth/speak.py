@@ -14,7 +14,9 @@ import logging
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -76,7 +78,7 @@ class Speaker:
         self._several = files.first.config.get("num_speakers", 1) > 1
         self.channels = files.first.config.get("latent_dim", files.first.mel.num_bins)
         self._functions: dict[Any, executables.Run] = {}
-        self._lock = threading.Lock()
+        self._lock, self._locks = threading.Lock(), defaultdict[Any, threading.Lock](threading.Lock)
 
     def speak(self, lines: Sequence[Piece]) -> list[Spoken]:
         """Speaks sentences, many at once, in the order given.
@@ -119,7 +121,9 @@ class Speaker:
         latent, decoder = (self.receptive_field(stage) for stage in STAGES)
         first = CHUNK // 2
         frames, start = at_least(FRAMES, first + decoder + latent), 0
-        found, ended = self._latent(line, frames)
+        silence = Cut(np.zeros((first + decoder, self.channels), np.float32), line.manner.speaker, 0, first)
+        with self._meanwhile(lambda: self._decode([silence])):  # it takes as long to load as the other function does
+            found, ended = self._latent(line, frames)
         if not ended:
             yield from self._decode([Cut(found, line.manner.speaker, 0, first)])
             start = first
@@ -202,6 +206,16 @@ class Speaker:
                     waves[i] = wave[b, (cuts[i].start - firsts[i]) * hop : (cuts[i].stop - firsts[i]) * hop]
         return [waves[i] for i in range(len(cuts))]
 
+    @contextmanager
+    def _meanwhile(self, work: Callable[[], Any]) -> Iterator[None]:
+        """Does this in a thread, if nothing has been loaded yet; what fails in it fails again where it counts."""
+        if self._functions:
+            yield
+            return
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(work)
+            yield
+
     def _frames(self, line: Piece) -> int:
         """The bucket of frames that a sentence should fit in."""
         return at_least(FRAMES, self.files.frames_per_symbol * HEADROOM * float(line.scales.sum()))
@@ -211,6 +225,8 @@ class Speaker:
         arrays = [*self._weights[self._role[stage]], *jax.device_put(inputs, jax.devices()[0])]
         bucket = (stage, *(x.shape for x in inputs))
         with self._lock:
+            lock = self._locks[bucket]
+        with lock:
             if bucket not in self._functions:
                 name = f"{self.files.name}: {stage} of {inputs[0].shape}"
                 self._functions[bucket] = executables.get(

@@ -266,7 +266,7 @@ def test_import_weights(run, tmp_path):
     assert code == 2 and "--config" in err
     (tmp_path / "config.json").write_text(json.dumps(config))
     code, out, err = run("import-weights", "g.safetensors", "imported")
-    assert code == 0 and "hifigan" in out, err
+    assert code == 0 and "HiFi-GAN" in out, err
     tensors.pop("conv_pre.bias")
     save_safetensors("broken.safetensors", tensors)
     code, _, err = run("import-weights", "broken.safetensors", "broken")
