@@ -116,9 +116,12 @@ def _speakers(source: Source, args: Fields, weights: dict[str, np.ndarray]) -> t
         listed = source.values.get("speakers")
         file = _beside(source, args.values.get("speakers_file"), "speakers.json", "speakers.pth", "speaker_ids.json")
         names = speaker_names(listed or (_load(file) if file else None), len(table))
+        names = tuple(map(str, listed or names)) if len(table) == 1 else names
     else:
         return ("default",)
-    weights["emb_g.weight"] = np.repeat(table, 2, axis=0) if len(table) == 1 else table
+    if len(table) == 1:
+        names, table = names * 2, np.repeat(table, 2, axis=0)
+    weights["emb_g.weight"] = table
     return names
 
 
@@ -139,8 +142,11 @@ def _d_vectors(source: Source, files: list[str]) -> dict[str, np.ndarray]:
 
 def _languages(source: Source, args: Fields) -> dict[str, int]:
     file = _beside(source, args.values.get("language_ids_file"), "language_ids.json")
-    if file is None:
+    listed = source.values.get("languages")
+    if file is None and not (isinstance(listed, list) and listed):
         raise ValueError(f"{source.folder} has no language_ids.json, which this model of several languages needs")
+    if file is None:
+        return {str(name): number for number, name in enumerate(listed or [])}
     found = {str(name): number for name, number in _load(file).items() if type(number) is int}
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -15,7 +15,7 @@ TITLE = "jaxtts"
 
 def recognises(values: Mapping[str, Any]) -> bool:
     """Whether this is our config.json."""
-    return values.get("model") in registry.MODELS and isinstance(values.get("config"), dict)
+    return str(values.get("model")) in registry.MODELS and isinstance(values.get("config"), dict)
 
 
 def read(source: Source) -> Foreign:

@@ -112,12 +112,10 @@ def _symbols(text: str, language: str) -> str:
 
 
 def _numbers(text: str, _: str) -> str:
-    """English: thousands' commas, sums of money, decimals, ordinals and whole numbers as words."""
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
-    text = re.sub(r"(£|\$|€)(\d+(?:\.\d+)?)", _money, text)
-    text = re.sub(
-        r"(\d+)\.(\d+)", lambda m: f"{_cardinal(int(m[1]))} point {' '.join(_UNITS[int(d)] for d in m[2])}", text
-    )
+    """English: sums of money, decimals, ordinals and whole numbers as words, without commas between thousands."""
+    text = re.sub(r"(?<=\d),(?=\d)", "", text)
+    text = re.sub(r"(£|\$)(\d+)(?:\.(\d+))?", _money, text)
+    text = re.sub(r"(\d)\.(?=\d)", r"\1 point ", text)
     text = re.sub(r"(\d+)(?:st|nd|rd|th)\b", lambda m: _ordinal(int(m[1])), text)
     return re.sub(r"\d+", lambda m: _year(int(m[0])), text)
 
@@ -128,7 +126,7 @@ _TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
 _GROUPS = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred"))
 _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
              "twelve": "twelfth"}  # fmt: skip
-_MONEY = {"$": ("dollar", "cent"), "£": ("pound sterling", "penny"), "€": ("euro", "cent")}
+_MONEY = {"$": ("dollar", "dollars", "cent", "cents"), "£": ("pound sterling", "pounds sterling", "penny", "pence")}
 
 
 def _cardinal(number: int) -> str:
@@ -163,10 +161,9 @@ def _year(number: int) -> str:
 
 
 def _money(match: re.Match[str]) -> str:
-    (large, small), (whole, _, part) = _MONEY[match[1]], match[2].partition(".")
-    cents = int(part[:2].ljust(2, "0")) if part else 0
-    spoken = [f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in ((int(whole), large), (cents, small)) if n]
-    return ", ".join(spoken) or f"zero {large}s"
+    units, amounts = _MONEY[match[1]], (int(match[2]), int(match[3] or 0))
+    pairs = zip(amounts, (units[:2], units[2:]))
+    return " ".join(f"{n} {unit[n != 1]}" for n, unit in pairs if n) or f"zero {units[1]}"
 
 
 _STEP = {
