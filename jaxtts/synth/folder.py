@@ -170,6 +170,8 @@ def read_part(path: str | Path, name: str) -> tuple[Part, dict[str, Any]]:
         raise ValueError(
             f"{path} holds {found.model}, of the kind {MODELS[found.model].kind!r}, not {KINDS[name]!r}{lacking}"
         )
+    if name == "model" and found.text is None:
+        raise ValueError(f"{path} does not speak: it lacks {found.missing or 'the spec of its text'}")
     config = to_dict(found.config)
     count, speakers = config.get("num_speakers", 1), found.speakers
     speakers = speakers if len(speakers) == count else tuple(map(str, range(count)))

@@ -65,14 +65,15 @@ def few_buckets():
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
-    """Folder with the training folders glow, vits, each also with a 2 (two speakers), vocos, hifigan and other
-    (another mel spec)."""
+    """Folder with the training folders glow, vits, each also with a 2 (two speakers), vectors (vits that wants a
+    speaker's embedding), vocos, hifigan and other (another mel spec)."""
     root = tmp_path_factory.mktemp("runs")
     other = MEL.replace(name="other", fmax=3000.0)
     export_acoustic(root / "glow")
     export_acoustic(root / "glow2", num_speakers=2, speaker_dim=4)
     export_vits(root / "vits", stochastic_durations=False)
     export_vits(root / "vits2", num_speakers=2, speaker_dim=4)
+    export_vits(root / "vectors", speaker_dim=4)
     for name, module in (("vocos", vocos), ("hifigan", hifigan)):
         export_model(root / name, name, module, module.Config.tiny(), mel=module.Config.tiny().mel.to_dict())
     config = replace(vocos.Config.tiny(), mel=other)
