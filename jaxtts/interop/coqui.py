@@ -137,7 +137,7 @@ def _d_vectors(source: Source, files: list[str]) -> dict[str, np.ndarray]:
             if not isinstance(entry, dict) or not {"name", "embedding"} <= set(entry):
                 raise ValueError(f"{path} holds no d-vectors: its entries lack 'name' and 'embedding'")
             found.setdefault(str(entry["name"]), []).append(np.ravel(np.asarray(entry["embedding"], np.float32)))
-    return {name: np.mean(vectors, axis=0, dtype=np.float32) for name, vectors in found.items()}
+    return {name: np.asarray(np.mean(vectors, axis=0), np.float32) for name, vectors in found.items()}
 
 
 def _languages(source: Source, args: Fields) -> dict[str, int]:

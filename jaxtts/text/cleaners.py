@@ -7,8 +7,8 @@
 - `piper`: code points decomposed (NFD); letters in lower case.
 - `coqui_*`: `text_cleaner` of coqui-tts 0.28.
 
-Differences: a line's end becomes a space everywhere (some references glue the words together); times of day are read as
-two numbers where Coqui has 'half past'; numbers ahead of espeak-ng are left to it.
+Differences: a line's end becomes a space everywhere (some references glue the words together), and spaces around a
+sentence go; times of day are read as two numbers where Coqui has 'half past'.
 """
 
 import re
@@ -32,7 +32,7 @@ _STEPS = {
     "transliteration_cleaners": "lower space",
     "basic_german_cleaners": "lower space",
     "english_cleaners": "lower numbers abbreviations symbols brackets space",
-    "phoneme_cleaners": "abbreviations symbols brackets space",
+    "phoneme_cleaners": "numbers abbreviations symbols brackets space",
     "multilingual_phoneme_cleaners": "symbols brackets space",
     "portuguese_cleaners": "lower symbols brackets space",
     "multilingual_cleaners": "lower symbols brackets space",

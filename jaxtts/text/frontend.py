@@ -190,7 +190,10 @@ class FrontEnd:
         if named := [t for t in lost if not t.isspace() and unicodedata.category(t)[0] != "P"]:
             _complain(named, sentence.text, strict)
         other = self.spec.unknown
-        tokens = [t if t in self._ids else other for t in sentence.tokens if t in self._ids or other is not None]
+        if other is not None:
+            tokens = [t if t in self._ids else other for t in sentence.tokens]
+        else:
+            tokens = [t for t in sentence.tokens if t in self._ids]
         if self.spec.cleaner == "hugging_face" and other is None:  # it strips what is left, the others do not
             tokens = list("".join(tokens).strip())
         return sentence._replace(tokens=tokens)
