@@ -34,6 +34,7 @@ def rows() -> list[tuple[str, ...]]:
         _, params, _ = functional.structure(lambda module=module: module.Model(module.Config(), rngs=nnx.Rngs(0)))
         status = ["trains"] if hasattr(module, "build_task") else []
         status += ["speaks"] if hasattr(module.Model, "infer") else []
+        status += ["converts voices"] if hasattr(module.Model, "convert") else []
         status += ["imports checkpoints"] if find_spec(f"{entry.module}.convert") else []
         status += ["parity-tested"] if find_spec(f"{entry.module}.parity") else []
         count = f"{functional.count_parameters(params) / 1e6:.2f} M"
