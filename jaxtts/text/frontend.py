@@ -146,6 +146,11 @@ class FrontEnd:
         assert self._loaded is not None
         return self._loaded
 
+    def load(self) -> "FrontEnd":
+        """Loads the libraries now rather than at the first sentence. Raises ValueError if one is not installed."""
+        _ = self._backend
+        return self
+
     def sentences(self, text: str, strict: bool = False) -> list[Sentence]:
         """Splits a text into sentences of tokens.
 

@@ -289,3 +289,11 @@ def test_espeak_or_how_to_get_it():
     else:
         with pytest.raises(ValueError, match=re.escape('pip install "jaxtts[espeak]"')):
             front_end.sentences("Hello")
+
+
+def test_load_fails_at_once_where_a_package_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "phonemizer", None)
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ValueError, match=r"jaxtts\[espeak\]"):
+        build(TextSpec("espeak")).load()
+    assert build(TextSpec("characters")).load().sentences("Hi.")
