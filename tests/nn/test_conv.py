@@ -25,7 +25,11 @@ from jaxtts.nn.conv import Conv1d
         (60, 9, 4, 1, "same", 64),
     ],
 )
-def test_every_form_is_the_convolution_and_so_are_its_gradients(length, width, stride, dilation, padding, groups):
+@pytest.mark.parametrize("wide", [2**21, 1])
+def test_every_form_is_the_convolution_and_so_are_its_gradients(
+    monkeypatch, wide, length, width, stride, dilation, padding, groups
+):
+    monkeypatch.setattr("jaxtts.nn.conv.WIDE", wide)
     channels = 2 * groups if groups > 8 else 8
     out_channels = 8 if groups == 8 else 2 * channels
     how = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
