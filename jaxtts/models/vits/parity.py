@@ -40,7 +40,9 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
     if "x" in x:
         ours = config_from(config, weights)
         graph, _, _ = functional.structure(lambda: Model(ours, rngs=nnx.Rngs(0)))
-        out = _model(functional.merge(graph, convert(weights, ours)), config, x)
+        params = convert(weights, ours)
+        out = jax.jit(lambda params, x: _parts(functional.merge(graph, params), x))(params, x)
+        out |= _speeches(graph, params, config, x)
     elif "widths" in x:
         out = _spline(config, x)
     elif "y_hat" in x:
@@ -53,7 +55,8 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
     return {f"out.{name}": np.asarray(value) for name, value in out.items()}
 
 
-def _model(model: Model, config: Mapping[str, Any], x: Mapping[str, jax.Array]) -> dict[str, Any]:
+def _parts(model: Model, x: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """Everything but `infer`, whose lengths are known only when it is done."""
     text, lengths = x["x"].astype(jnp.int32), x["x_lengths"].astype(jnp.int32)
     y, y_lengths = x["y"].swapaxes(1, 2), x["y_lengths"].astype(jnp.int32)
     speaker = x.get("sid")
@@ -95,16 +98,6 @@ def _model(model: Model, config: Mapping[str, Any], x: Mapping[str, jax.Array]) 
         out["sdp.logw_reverse"] = predictor(prior, cond, noise=noise["sdp_reverse"] * 0.9)[:, None]
     else:
         out["dp.logw"] = predictor(prior, cond)[:, None]
-
-    scales: dict[str, Any] = {
-        "noise_scale": config["infer_noise_scale"],
-        "duration_noise_scale": config["infer_noise_scale_w"],
-        "length_scale": config["infer_length_scale"],
-    }
-    given = {"noise": noise["infer_z"], "duration_noise": noise.get("infer_sdp")}
-    out |= {f"infer.{name}": value for name, value in _speak(model, text, lengths, speaker, scales | given).items()}
-    means = _speak(model, text, lengths, speaker, scales)
-    out |= {f"infer0.{name}": means[name] for name in ("audio", "attn")}
     if "sid_tgt" in x:
         z_hat = model.converted(y, y_lengths, x["sid"], x["sid_tgt"], noise=noise["vc"])
         out["vc.z_hat"] = z_hat.swapaxes(1, 2)
@@ -112,26 +105,47 @@ def _model(model: Model, config: Mapping[str, Any], x: Mapping[str, jax.Array]) 
     return out
 
 
-def _speak(
-    model: Model, text: jax.Array, lengths: jax.Array, speaker: jax.Array | None, options: dict[str, Any]
-) -> dict[str, jax.Array]:
-    """`infer` as the reference's: cut to the longest item, whose companions' padding leaks into their last frames."""
-    room = options["noise"].shape[1] if "noise" in options else 64 * text.shape[1]
-    z, frames, alignment = model.latent(text, lengths, max_frames=room, speaker=speaker, **options)
-    length = int(frames.max())
-    mask = sequence_mask(frames, length)
-    out = {
-        "audio": model.decode(z[:, :length], speaker=speaker)[:, None],
-        "attn": alignment[:, None, :length],
-        "y_mask": mask[:, None].astype(jnp.float32),
+def _speeches(graph: Any, params: Any, config: Mapping[str, Any], x: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """`infer` with the recorded noises and without any, cut to the longest item.
+
+    In the reference the padding of its companions leaks into an item's last frames, so lengths are not given on here.
+    """
+    text, lengths, speaker = x["x"].astype(jnp.int32), x["x_lengths"].astype(jnp.int32), x.get("sid")
+    given = {"noise": x["noise.infer_z"].swapaxes(1, 2)}
+    if "noise.infer_sdp" in x:
+        given["duration_noise"] = x["noise.infer_sdp"].swapaxes(1, 2)
+    scales = {
+        "noise_scale": config["infer_noise_scale"],
+        "duration_noise_scale": config["infer_noise_scale_w"],
+        "length_scale": config["infer_length_scale"],
     }
-    if "noise" in options:  # the reference keeps the noise behind an item's end
+    decode = jax.jit(lambda params, z: functional.merge(graph, params).decode(z, speaker=speaker))
+    out: dict[str, Any] = {}
+    for name, noises, room in (("infer", given, given["noise"].shape[1]), ("infer0", {}, 64 * text.shape[1])):
+
+        @jax.jit
+        def latent(params, noises, room=room):
+            model = functional.merge(graph, params)
+            return model.latent(text, lengths, max_frames=room, speaker=speaker, **scales, **noises)
+
+        z, frames, alignment = latent(params, noises)
+        length = int(frames.max())
+        out[f"{name}.audio"] = decode(params, z[:, :length])[:, None]
+        out[f"{name}.attn"] = alignment[:, None, :length]
+    frames = out["infer.attn"].sum(axis=(1, 2, 3)).astype(jnp.int32)
+    mask = sequence_mask(frames, int(frames.max()))
+    out["infer.y_mask"] = mask[:, None].astype(jnp.float32)
+
+    @jax.jit
+    def samples(params, alignment):  # the reference keeps the noise behind an item's end
+        model = functional.merge(graph, params)
         prior, durations = model.text_encoder(text, lengths), alignment.sum(axis=1).astype(jnp.int32)
-        mean, log_scale = (expand(x, durations, length) for x in (prior.mean, prior.log_scale))
-        sample = mean + jnp.exp(log_scale) * options["noise"] * options["noise_scale"]
-        out["z_p"] = sample.swapaxes(1, 2)
-        out["z"] = model.flow.inverse(sample, mask, model.speaker(speaker)).swapaxes(1, 2)
-    return out
+        mean, log_scale = (expand(x, durations, mask.shape[1]) for x in (prior.mean, prior.log_scale))
+        sample = mean + jnp.exp(log_scale) * given["noise"] * scales["noise_scale"]
+        return sample, model.flow.inverse(sample, mask, model.speaker(speaker))
+
+    sample, z = samples(params, out["infer.attn"][:, 0])
+    return out | {"infer.z_p": sample.swapaxes(1, 2), "infer.z": z.swapaxes(1, 2)}
 
 
 def _spline(config: Mapping[str, Any], x: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
