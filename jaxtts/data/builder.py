@@ -187,10 +187,10 @@ def extract_chunk(chunk: Chunk, mel: MelSpec, text: TextSpec, limits: Limits, fo
     serializer = ExampleSerializer(described.get_serialized_info())
     path = Path(_template(folder).sharded_filepath(shard_index=chunk.number, num_shards=None))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with (
-        _removed(temporary),
-        threadpool_limits(1, "blas"),
-    ):  # its sums depend on its threads, which cost four times more
+    # Sums of BLAS depend on its threads, which cost four times more. For good: Beam makes several shards in threads of one
+    # process, and the first one done must not give the others their threads back.
+    threadpool_limits(1, "blas")
+    with _removed(temporary):
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
         try:
             for source in chunk.items:
