@@ -187,8 +187,8 @@ def extract_chunk(chunk: Chunk, mel: MelSpec, text: TextSpec, limits: Limits, fo
     serializer = ExampleSerializer(described.get_serialized_info())
     path = Path(_template(folder).sharded_filepath(shard_index=chunk.number, num_shards=None))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # Sums of BLAS depend on its threads, which cost four times more. For good: Beam makes several shards in threads of one
-    # process, and the first one done must not give the others their threads back.
+    # Sums of BLAS depend on its threads, which cost four times more. For good: Beam makes several shards in threads of
+    # one process, and the first one done must not give the others their threads back.
     threadpool_limits(1, "blas")
     with _removed(temporary):
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
