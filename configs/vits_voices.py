@@ -10,7 +10,12 @@ repository's root; DICT is the pronouncing dictionary cmudict-en-us.dict of pock
         --seconds 1 3.5 --margin 0.05 --peak 0.95 --sample-rate 16000
     jaxtts train vits_voices --data corpora/voices --workdir runs/vits_voices
 
-Not yet run here to its end: no figures.
+Run on one busy core of an AMD EPYC, stopped at step 5343 of 7000 after two hours (0.9 s a step without the adversary,
+1.2 s with it, 8 minutes of compiling). At step 500 the alignment is a clean diagonal. 40 sentences it was not trained on, by
+voice (rms, slt, awb, espeak): word error with a closed language model 2.0, 3.0, 3.6, 2.0 % at step 4500 and 5.6, 9.6,
+4.6, 2.0 % at step 5343 (the voices themselves 0.5, 0.0, 0.0, 1.0 %); with a generic one 24, 36, 30, 39 % and 26, 38,
+33, 40 % (6, 11, 9, 40 %). Speaker similarity (Resemblyzer) at step 5343 to the voice itself 0.78, 0.79, 0.83, 0.80 (its own other
+sentences 0.91, 0.90, 0.90, 0.89).
 """
 
 import dataclasses
