@@ -11,11 +11,15 @@ repository's root; DICT is the pronouncing dictionary cmudict-en-us.dict of pock
     jaxtts train vits_voices --data corpora/voices --workdir runs/vits_voices
 
 Run on one busy core of an AMD EPYC, stopped at step 5343 of 7000 after two hours (0.9 s a step without the adversary,
-1.2 s with it, 8 minutes of compiling). At step 500 the alignment is a clean diagonal. 40 sentences it was not trained on, by
-voice (rms, slt, awb, espeak): word error with a closed language model 2.0, 3.0, 3.6, 2.0 % at step 4500 and 5.6, 9.6,
-4.6, 2.0 % at step 5343 (the voices themselves 0.5, 0.0, 0.0, 1.0 %); with a generic one 24, 36, 30, 39 % and 26, 38,
-33, 40 % (6, 11, 9, 40 %). Speaker similarity (Resemblyzer) at step 5343 to the voice itself 0.78, 0.79, 0.83, 0.80 (its own other
-sentences 0.91, 0.90, 0.90, 0.89).
+1.2 to 1.4 s with it, 9 minutes of compiling). By step 2000 found and predicted alignments are clean diagonals.
+
+On 40 sentences it was not trained on, by voice (rms, slt, awb, espeak):
+
+    word error, closed language model    step 4500: 2.0, 3.0, 3.6, 2.0 %    step 5343: 5.6, 9.6, 4.6, 2.0 %
+    the voices themselves                0.5, 0.0, 0.0, 1.0 %
+    word error, generic language model   step 4500: 24, 36, 30, 39 %        step 5343: 26, 38, 33, 40 %
+    the voices themselves                6, 11, 9, 40 %
+    Resemblyzer, to its own voice        step 5343: 0.78, 0.79, 0.83, 0.80  (the voices: 0.91, 0.90, 0.90, 0.89)
 """
 
 import dataclasses
