@@ -100,7 +100,7 @@ class MultiScaleDiscriminator(nnx.Module):
         *,
         dtype: str = "float32",
         remat: bool = False,
-        rngs: nnx.Rngs,  # noqa: B008
+        rngs: nnx.Rngs,
     ):
         self.remat = remat
         self.discriminators = nnx.List(

@@ -354,7 +354,6 @@ class Model(nnx.Module):
         *,
         source: jax.Array,
         target: jax.Array,
-        noise_scale: float | jax.Array = 1.0,
         noise: jax.Array | None = None,
     ) -> jax.Array:
         """A recording in another speaker's voice (section 4.4): through the flow as one, back as the other.
@@ -367,8 +366,8 @@ class Model(nnx.Module):
         Returns:
             wave [B, T * hop], zero behind the lengths.
         """
-        return self.decode(self.converted(spectrogram, lengths, source, target, noise_scale, noise), lengths,
-                           speaker=target)  # fmt: skip
+        z = self.converted(spectrogram, lengths, source, target, noise)
+        return self.decode(z, lengths, speaker=target)
 
     def converted(
         self,
@@ -376,13 +375,10 @@ class Model(nnx.Module):
         lengths: jax.Array,
         source: jax.Array,
         target: jax.Array,
-        noise_scale: float | jax.Array = 1.0,
         noise: jax.Array | None = None,
     ) -> jax.Array:
         """The latent [B, T, C] of `convert`."""
-        mask = sequence_mask(lengths, spectrogram.shape[1])
-        cond = self.speaker(source)
-        noise = None if noise is None else noise * jnp.reshape(noise_scale, (-1, 1, 1))
+        mask, cond = sequence_mask(lengths, spectrogram.shape[1]), self.speaker(source)
         z = self.posterior_encoder(spectrogram, mask, cond, noise=noise).z
         return self.flow.inverse(self.flow.forward(z, mask, cond), mask, self.speaker(target))
 
