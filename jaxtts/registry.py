@@ -6,12 +6,18 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One row of the table that `jaxtts models` prints."""
+    """One row of the table that `jaxtts models` prints.
+
+    Attributes:
+        traits: what those who call the model must know: 'autoregressive' (it ends by itself, and may fail to) or
+            'noise' (a vocoder that reads noise).
+    """
 
     module: str
     kind: str
     paper: str
     title: str
+    traits: tuple[str, ...] = ()
 
 
 MODELS: dict[str, Entry] = {

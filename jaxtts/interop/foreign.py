@@ -5,15 +5,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxtts import registry
 from jaxtts.audio.spec import MelSpec
-from jaxtts.models.vits.convert import OneKey
-from jaxtts.nn.functional import fold_weight_norm, named, nested, structure
+from jaxtts.nn.functional import fold_weight_norm, named, nested, rngs_for_shapes, structure
 from jaxtts.text import TextSpec
 from jaxtts.weights import read_weights
 from jaxtts.weights.torch_file import read_torch, state_dict
@@ -65,21 +63,6 @@ class Foreign:
             return self
         tensors = {name: np.asarray(x) for name, x in named(fold_weight_norm(nested(self.tensors))).items()}
         return replace(self, tensors=tensors, config=replace(self.config, weight_norm=False))
-
-    def unfolded(self) -> "Foreign":
-        """The same with weight norm, for training: v = w and g = ||w|| where it was folded."""
-        if self.config.weight_norm:
-            return self
-        config = replace(self.config, weight_norm=True)
-        tensors = dict(self.tensors)
-        for name, x in parameters(self.model, config).items():
-            stem, _, leaf = name.rpartition(".")
-            if leaf == "g" and f"{stem}.kernel" in tensors:
-                kernel = tensors[f"{stem}.v"] = tensors.pop(f"{stem}.kernel")
-                axes = (0, 1) if x.ndim == 1 else (0, 2)  # [W, I, O]: a norm for each O, transposed for each I
-                norm = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=axes))
-                tensors[name] = norm.reshape(x.shape).astype(kernel.dtype)
-        return replace(self, tensors=tensors, config=config)
 
 
 @dataclass(frozen=True)
@@ -200,7 +183,7 @@ def checkpoint(path: Path, *keys: str) -> tuple[dict[str, np.ndarray], Any]:
 
 def parameters(model: str, config: Any) -> dict[str, Any]:
     """Dotted name -> shape and type of each parameter of a model, which is not built."""
-    return named(structure(lambda: registry.module(model).Model(config, rngs=cast(nnx.Rngs, OneKey())))[1])
+    return named(structure(lambda: registry.module(model).Model(config, rngs=rngs_for_shapes()))[1])
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:

@@ -5,7 +5,8 @@ items), so that `jax.jit`, optax, Orbax and safetensors see nothing but dicts.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,12 @@ def merge(structure: Any, params: Tree, rest: Tree | None = None) -> Any:
 def structure(build: Callable[[], nnx.Module]) -> tuple[Any, Tree, Tree]:
     """Like `split(build())` with shapes in place of arrays; allocates nothing."""
     return split(nnx.eval_shape(build))
+
+
+def rngs_for_shapes() -> nnx.Rngs:
+    """In place of `nnx.Rngs` where shapes alone are asked for: its counters cost most of the tracing."""
+    key = jax.random.key(0)
+    return cast(nnx.Rngs, SimpleNamespace(params=lambda: key))
 
 
 def named(tree: Tree, prefix: str = "") -> dict[str, Any]:

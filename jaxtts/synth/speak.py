@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -308,12 +307,9 @@ def checked_structure(part: Part) -> Any:
     from jaxtts.nn import functional
 
     models = module(part.model)
-    # A stand-in for nnx.Rngs, whose counter takes most of the time of an abstract initialisation.
-    key = jax.random.key(0)
-    rngs = SimpleNamespace(params=lambda: key)
     try:
         config = from_dict(models.Config, part.config)
-        structure, params, _ = functional.structure(lambda: models.Model(config, rngs=rngs))
+        structure, params, _ = functional.structure(lambda: models.Model(config, rngs=functional.rngs_for_shapes()))
     except (TypeError, AttributeError, ArithmeticError, LookupError) as error:
         raise ValueError(f"the configuration of {part.model} is damaged ({error})") from error
     wanted = {name: tuple(x.shape) for name, x in functional.named(params).items()}

@@ -8,15 +8,13 @@ that the reference never calls since the model has one speaker.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.models.vits.model import Config, Model
-from jaxtts.nn.functional import Tree, named, nested, structure
+from jaxtts.nn.functional import Tree, named, nested, rngs_for_shapes, structure
 from jaxtts.weights.fields import Fields
 from jaxtts.weights.match import Rule, layer, load_into
 
@@ -168,16 +166,8 @@ HF_RULES = _hugging_face()
 _UNCALLED = Rule(r".*\.(?:cond|cond_layer)\.[\w.]+", None)
 
 
-class OneKey:
-    """In place of `nnx.Rngs` where shapes alone are asked for: its counters cost most of the tracing."""
-
-    def params(self) -> jax.Array:
-        """The same key each time."""
-        return jax.random.key(0)
-
-
 def _convert(weights: Mapping[str, np.ndarray], config: Config, rules: list[Rule]) -> Tree:
-    _, params, _ = structure(lambda: Model(config, rngs=cast(nnx.Rngs, OneKey())))
+    _, params, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     return nested(load_into(named(params), weights, rules if config.speaker_dim else [_UNCALLED, *rules]))
 
 
