@@ -223,14 +223,9 @@ def test_jaywalnut310_checkpoint_is_the_same_graph(cases, tmp_path):
     assert "korean_cleaners" in interop.read(tmp_path).missing
 
 
-def test_folded_and_unfolded_stand_for_the_same(spoken):
+def test_folded_has_the_names_of_a_model_without_weight_norm():
     found = interop.read(FOLDERS / "hf")
-    folded = found.folded()
-    assert folded.tensors.keys() == parameters("vits", replace(found.config, weight_norm=False)).keys()
-    again = folded.unfolded()
-    assert again.config == found.config and again.tensors.keys() == found.tensors.keys()
-    for name, x in again.folded().tensors.items():
-        np.testing.assert_allclose(x, folded.tensors[name], atol=1e-6)
+    assert found.folded().tensors.keys() == parameters("vits", replace(found.config, weight_norm=False)).keys()
 
 
 def test_import_weights_writes_what_reads_back(tmp_path, capsys):
