@@ -1,4 +1,11 @@
-"""Self-attention with relative positions (arXiv 1803.02155) and the Transformer encoder of Glow-TTS and VITS."""
+"""Attention: within a sequence (Transformer), and from a decoder that steps along it (additive, location-sensitive).
+
+Self-attention with relative positions (arXiv 1803.02155) makes the Transformer encoder of Glow-TTS and VITS. Additive
+attention (arXiv 1409.0473) serves the Tacotrons, with what makes it find and keep its place: the location it has been
+at (arXiv 1506.07503), and transitions that cannot but move forward (arXiv 1807.06736, 1906.00672).
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +15,8 @@ from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.functional import dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill
 from jaxtts.nn.normalization import LayerNorm
+
+TANH_GAIN = 5 / 3  # torch's gain of layers that feed a tanh
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -142,3 +151,159 @@ def _by_distance(weights: jax.Array, window: int) -> jax.Array:
     x = jnp.pad(weights, ((0, 0), (0, 0), (0, 0), (window, window))).reshape(batch, heads, -1)
     x = jnp.pad(x, ((0, 0), (0, 0), (0, length)))
     return x.reshape(batch, heads, length, -1)[..., : 2 * window + 1]
+
+
+class AttentionState(NamedTuple):
+    """What the next step of `AdditiveAttention` knows of those before, all [B, S] in float32 but the last.
+
+    Attributes:
+        weights: of the last step; zero ahead of the first.
+        cumulative: the sum of the weights so far (ahead of any transition, as coqui-tts has it).
+        place: where it is, as the forward and stepwise transitions count: symbol 0 ahead of the first step.
+        move: the probability of moving on [B, 1].
+    """
+
+    weights: jax.Array
+    cumulative: jax.Array
+    place: jax.Array
+    move: jax.Array
+
+
+class AdditiveAttention(nnx.Module):
+    """energy = v . tanh(query + key + location), over the symbols of a memory; one call of `step` for each frame.
+
+    Parameters `query`, `key`, `score` (1x1 convolutions), with a location `location_conv` and `location_dense`, with a
+    transition agent `agent`.
+
+    Args:
+        query_dim, memory_dim, dim: of the query, the memory, and the space they are compared in.
+        location: channels that the location layer sees: 0 none (Bahdanau), 1 the cumulative weights, 2 those of the
+            last step and the cumulative ones.
+        filters, kernel_size: of the location layer.
+        norm: 'softmax', or 'sigmoid': sigmoid(energy) over its sum.
+        transition: None; 'forward' (arXiv 1807.06736 eq. 7): weights are those places that staying or moving by one
+            symbol can reach; 'stepwise' (arXiv 1906.00672 eq. 9): sigmoid(energy) is the probability to stay.
+        agent: a forward transition moves with a learned probability in place of 0.5 (sec. 3.2).
+        query_bias, score_bias, location_bias: which layers have a bias; the reference implementations differ.
+    """
+
+    masked_energy = -jnp.inf  # of the padding
+
+    def __init__(
+        self,
+        query_dim: int,
+        memory_dim: int,
+        dim: int,
+        *,
+        location: int = 2,
+        filters: int = 32,
+        kernel_size: int = 31,
+        norm: str = "softmax",
+        transition: str | None = None,
+        agent: bool = False,
+        query_bias: bool = False,
+        score_bias: bool = False,
+        location_bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if norm not in ("softmax", "sigmoid"):
+            raise ValueError(f"norm={norm!r}: use 'softmax' or 'sigmoid'")
+        if transition not in (None, "forward", "stepwise"):
+            raise ValueError(f"transition={transition!r}: use None, 'forward' or 'stepwise'")
+        self.location, self.norm, self.transition = location, norm, transition
+        init = nnx.initializers.variance_scaling(TANH_GAIN**2, "fan_avg", "uniform")
+        self.query = Conv1d(query_dim, dim, bias=query_bias, kernel_init=init, rngs=rngs)
+        self.key = Conv1d(memory_dim, dim, bias=False, kernel_init=init, rngs=rngs)
+        self.score = Conv1d(dim, 1, bias=score_bias, kernel_init=xavier_uniform, rngs=rngs)
+        if location:
+            self.location_conv = Conv1d(
+                location, filters, kernel_size, bias=location_bias, kernel_init=xavier_uniform, rngs=rngs
+            )
+            self.location_dense = Conv1d(filters, dim, bias=False, kernel_init=init, rngs=rngs)
+        if agent:
+            self.agent = Conv1d(memory_dim + query_dim, 1, rngs=rngs)
+
+    def init_state(self, batch: int, symbols: int) -> AttentionState:
+        """The state ahead of the first step."""
+        zeros = jnp.zeros((batch, symbols))
+        place = zeros.at[:, 0].set(1.0)
+        if self.transition == "forward":
+            place = place.at[:, 1:].set(1e-7)
+        return AttentionState(zeros, zeros, place, jnp.full((batch, 1), 0.5))
+
+    def keys(self, memory: jax.Array) -> jax.Array:
+        """[B, S, C] -> [B, S, D]: what `step` compares queries with, the same for all steps."""
+        return self.key(memory)
+
+    def step(
+        self,
+        state: AttentionState,
+        query: jax.Array,
+        memory: jax.Array,
+        keys: jax.Array,
+        mask: jax.Array,
+        *,
+        key: jax.Array | None = None,
+    ) -> tuple[AttentionState, jax.Array]:
+        """One frame.
+
+        Args:
+            query: [B, Q]; memory: [B, S, C], zero in the padding; keys: [B, S, D]; mask: [B, S].
+            key: in training, for the noise that makes stepwise decisions hard; others draw nothing.
+
+        Returns:
+            The state, whose `weights` [B, S] are this step's, and the context [B, C].
+        """
+        energy = jnp.where(mask, self._energy(self.query(query)[:, None], keys, state), self.masked_energy)
+        if self.transition == "stepwise":
+            if key is not None:
+                energy = energy + 2.0 * jax.random.normal(key, energy.shape)
+            stay = jax.nn.sigmoid(energy)
+            normal = weights = jnp.where(mask, state.place * stay + _moved(state.place * (1 - stay)), 0.0)
+        else:
+            normal = weights = self._normalize(energy)
+        if self.transition == "forward":
+            reached = (1 - state.move) * state.place + state.move * _moved(state.place) + 1e-8
+            weights = reached * normal
+            weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
+        context = jnp.einsum("bs,bsc->bc", weights.astype(memory.dtype), memory)
+        move = state.move
+        if hasattr(self, "agent"):
+            both = jnp.concatenate([context, query], axis=-1)
+            move = jax.nn.sigmoid(self.agent(both).astype(jnp.float32))
+        return AttentionState(weights, state.cumulative + normal, weights, move), context
+
+    def __call__(self, queries: jax.Array, memory: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """All frames of queries that are known ahead [B, T, Q] -> contexts [B, T, C], weights [B, T, S]."""
+        keys = self.keys(memory)
+        state = self.init_state(*mask.shape)
+        if not self.location and self.transition is None:
+            energy = self._energy(self.query(queries)[:, :, None], keys[:, None], state)
+            weights = self._normalize(jnp.where(mask[:, None], energy, self.masked_energy))
+            return jnp.einsum("bts,bsc->btc", weights.astype(memory.dtype), memory), weights
+
+        def step(state: AttentionState, query: jax.Array) -> tuple[AttentionState, Any]:
+            state, context = self.step(state, query, memory, keys, mask)
+            return state, (context, state.weights)
+
+        _, (contexts, weights) = jax.lax.scan(step, state, queries.swapaxes(0, 1))
+        return contexts.swapaxes(0, 1), weights.swapaxes(0, 1)
+
+    def _energy(self, query: jax.Array, keys: jax.Array, state: AttentionState) -> jax.Array:
+        """[..., S] in float32, of query [..., 1, D] and keys [..., S, D]."""
+        total = query + keys
+        if self.location:
+            been = jnp.stack([state.weights, state.cumulative][2 - self.location :], axis=-1)  # [B, S, 1 or 2]
+            total = total + self.location_dense(self.location_conv(been.astype(keys.dtype)))
+        return self.score(jnp.tanh(total))[..., 0].astype(jnp.float32)
+
+    def _normalize(self, energy: jax.Array) -> jax.Array:
+        if self.norm == "softmax":
+            return jax.nn.softmax(energy, axis=-1)
+        y = jax.nn.sigmoid(energy)
+        return y / jnp.sum(y, axis=-1, keepdims=True)
+
+
+def _moved(x: jax.Array) -> jax.Array:
+    """[B, S] one symbol further."""
+    return jnp.pad(x[:, :-1], ((0, 0), (1, 0)))

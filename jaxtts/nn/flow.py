@@ -146,17 +146,18 @@ class AffineCoupling(nnx.Module):
     def forward(self, x, mask, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
         """See the module docstring."""
         x0, x1 = jnp.split(x, 2, axis=-1)
-        shift, log_scale = self._network(x0, mask, cond, key)
+        shift, log_scale = self.affine(x0, mask, cond, key)
         z1 = masked_fill(shift + jnp.exp(log_scale) * x1, mask)
         return jnp.concatenate([x0, z1], axis=-1), jnp.sum(masked_fill(log_scale, mask), axis=(1, 2))
 
     def inverse(self, z, mask, cond=None) -> jax.Array:
         """See the module docstring."""
         z0, z1 = jnp.split(z, 2, axis=-1)
-        shift, log_scale = self._network(z0, mask, cond, None)
+        shift, log_scale = self.affine(z0, mask, cond)
         return jnp.concatenate([z0, masked_fill((z1 - shift) * jnp.exp(-log_scale), mask)], axis=-1)
 
-    def _network(self, x0, mask, cond, key) -> tuple[jax.Array, jax.Array]:
+    def affine(self, x0, mask, cond=None, key=None) -> tuple[jax.Array, jax.Array]:
+        """What the first half [B, T, C / 2] does to the second: shift, log_scale [B, T, C / 2], float32."""
         h = masked_fill(self.start(x0.astype(self.dtype)), mask)
         h = self.end(self.wavenet(h, mask, cond, key=key)).astype(jnp.float32)
         if self.mean_only:

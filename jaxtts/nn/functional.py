@@ -119,6 +119,19 @@ def hashed_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return _lowbias32(_lowbias32(place + words[0]) ^ words[1])
 
 
+def seeded_dropout(x: jax.Array, rate: float, seeds: jax.Array | None, draw: jax.Array | int) -> jax.Array:
+    """`dropout` of x [B, C] in a loop: item b's mask is a hash of its own seed and of the number of the draw.
+
+    So it depends neither on the batch nor on how long the loop is. seeds: uint32 [B]; None returns x unchanged.
+    """
+    if seeds is None or rate == 0.0:
+        return x
+    seeds = seeds.astype(jnp.uint32)[:, None]
+    place = jnp.asarray(draw, jnp.uint32) * jnp.uint32(x.shape[-1]) + jnp.arange(x.shape[-1], dtype=jnp.uint32)
+    bits = _lowbias32(_lowbias32(place + seeds) ^ (seeds * jnp.uint32(0x9E3779B9)))
+    return jnp.where(bits >= jnp.uint32(round(rate * 2**32)), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
+
+
 def _lowbias32(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)

@@ -1,0 +1,114 @@
+"""LSTM and GRU: cells for loops that step, and layers for whole sequences.
+
+Flax's own cells are not used because reference checkpoints have torch's two biases (a GRU cannot do without them) and
+because a layer's input projection belongs ahead of the loop, as one matrix product over all steps.
+
+Parameters of a cell with G gates: `input_kernel` [I, G * H], `hidden_kernel` [H, G * H], `input_bias` and `hidden_bias`
+[G * H], torch's `weight_ih`, `weight_hh` (transposed), `bias_ih`, `bias_hh`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxtts.nn.conv import torch_uniform
+
+Carry = Any
+
+
+class Cell(nnx.Module):
+    """What the two kinds have in common; `gates` is their number."""
+
+    gates: int
+
+    def __init__(self, in_dim: int, hidden_dim: int, *, rngs: nnx.Rngs):
+        self.hidden_dim = hidden_dim
+        width = self.gates * hidden_dim
+
+        def uniform(*shape: int) -> nnx.Param:
+            return nnx.Param(torch_uniform(rngs.params(), shape, fan_in=hidden_dim))
+
+        self.input_kernel, self.hidden_kernel = uniform(in_dim, width), uniform(hidden_dim, width)
+        self.input_bias, self.hidden_bias = uniform(width), uniform(width)
+
+    def project(self, x: jax.Array) -> jax.Array:
+        """[..., I] -> [..., G * H]: what `step` takes; for a whole sequence one product."""
+        return x @ self.input_kernel[...].astype(x.dtype) + self.input_bias[...].astype(x.dtype)
+
+    def recur(self, hidden: jax.Array) -> jax.Array:
+        """[B, H] -> [B, G * H]."""
+        return hidden @ self.hidden_kernel[...].astype(hidden.dtype) + self.hidden_bias[...].astype(hidden.dtype)
+
+    def init_carry(self, batch: int, dtype: Any = jnp.float32) -> Carry:
+        """The carry of zeros."""
+        raise NotImplementedError
+
+    def step(self, carry: Carry, projected: jax.Array) -> tuple[Carry, jax.Array]:
+        """The carry and [B, G * H] of `project` -> the next carry and the hidden state [B, H]."""
+        raise NotImplementedError
+
+
+class LSTMCell(Cell):
+    """Gates in torch's order: input, forget, cell, output. Carry: hidden state and cell [B, H], the cell in float32."""
+
+    gates = 4
+
+    def init_carry(self, batch: int, dtype: Any = jnp.float32) -> Carry:
+        """See Cell."""
+        return jnp.zeros((batch, self.hidden_dim), dtype), jnp.zeros((batch, self.hidden_dim))
+
+    def step(self, carry: Carry, projected: jax.Array) -> tuple[Carry, jax.Array]:
+        """See Cell."""
+        hidden, cell = carry
+        i, f, g, o = jnp.split(projected + self.recur(hidden), 4, axis=-1)
+        cell = jax.nn.sigmoid(f) * cell + (jax.nn.sigmoid(i) * jnp.tanh(g)).astype(jnp.float32)
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(cell).astype(o.dtype)
+        return (hidden, cell), hidden
+
+
+class GRUCell(Cell):
+    """Gates in torch's order: reset, update, new; the reset gate multiplies the new gate's recurrent part, its bias
+    included. Carry: the hidden state [B, H]."""
+
+    gates = 3
+
+    def init_carry(self, batch: int, dtype: Any = jnp.float32) -> Carry:
+        """See Cell."""
+        return jnp.zeros((batch, self.hidden_dim), dtype)
+
+    def step(self, carry: Carry, projected: jax.Array) -> tuple[Carry, jax.Array]:
+        """See Cell."""
+        (rx, zx, nx), (rh, zh, nh) = (jnp.split(x, 3, axis=-1) for x in (projected, self.recur(carry)))
+        update = jax.nn.sigmoid(zx + zh)
+        new = jnp.tanh(nx + jax.nn.sigmoid(rx + rh) * nh)
+        hidden = (1 - update) * new + update * carry
+        return hidden, hidden
+
+
+class Bidirectional(nnx.Module):
+    """Two cells of one kind, one for each direction. Parameters `forward.*`, `backward.*`."""
+
+    def __init__(self, cell: type[Cell], in_dim: int, hidden_dim: int, *, rngs: nnx.Rngs):
+        self.forward, self.backward = cell(in_dim, hidden_dim, rngs=rngs), cell(in_dim, hidden_dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """x [B, T, I], mask [B, T] -> [B, T, 2 * H], zero in the padding; the way back begins at each item's end."""
+        ways = (run(self.forward, x, mask), run(self.backward, x, mask, reverse=True))
+        return jnp.concatenate(ways, axis=-1)
+
+
+def run(cell: Cell, x: jax.Array, mask: jax.Array, *, reverse: bool = False) -> jax.Array:
+    """A layer from a carry of zeros: x [B, T, I], mask [B, T] -> [B, T, H], zero in the padding."""
+
+    def step(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
+        projected, real = inputs
+        new, hidden = cell.step(carry, projected)
+        kept = jax.tree.map(lambda a, b: jnp.where(real[:, None], a, b), new, carry)
+        return kept, jnp.where(real[:, None], hidden, jnp.zeros_like(hidden))
+
+    projected = cell.project(jnp.where(mask[..., None], x, jnp.zeros_like(x)))
+    inputs = projected.swapaxes(0, 1), mask.T  # [T, B, ...]
+    _, hidden = jax.lax.scan(step, cell.init_carry(len(x), x.dtype), inputs, reverse=reverse)
+    return hidden.swapaxes(0, 1)

@@ -1,0 +1,62 @@
+"""Cells and layers against their equations, written out in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxtts.nn.masking import sequence_mask
+from jaxtts.nn.recurrent import Bidirectional, GRUCell, LSTMCell, run
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def by_hand(cell, x):
+    """One item x [T, I], step by step in float64 -> [T, H]."""
+    w, u, b, c = (
+        np.asarray(p[...], np.float64)
+        for p in (cell.input_kernel, cell.hidden_kernel, cell.input_bias, cell.hidden_bias)
+    )
+    hidden = memory = np.zeros(cell.hidden_dim)
+    found = []
+    for row in np.asarray(x, np.float64):
+        given, own = row @ w + b, hidden @ u + c
+        if isinstance(cell, LSTMCell):
+            i, f, g, o = np.split(given + own, 4)
+            memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(g)
+            hidden = sigmoid(o) * np.tanh(memory)
+        else:
+            (r, z, n), (rh, zh, nh) = np.split(given, 3), np.split(own, 3)
+            new = np.tanh(n + sigmoid(r + rh) * nh)
+            hidden = (1 - sigmoid(z + zh)) * new + sigmoid(z + zh) * hidden
+        found.append(hidden)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell])
+def test_layer_is_the_equations_and_padding_does_not_count(kind):
+    x = jax.random.normal(jax.random.key(0), (3, 7, 5))
+    lengths = jnp.array([7, 4, 1])
+    mask = sequence_mask(lengths, 7)
+    x = jnp.where(mask[..., None], x, jnp.nan)
+    layer = Bidirectional(kind, 5, 4, rngs=nnx.Rngs(0))
+    y = np.asarray(layer(x, mask))
+    assert y.shape == (3, 7, 8)
+    for b, n in enumerate(lengths.tolist()):
+        np.testing.assert_allclose(y[b, :n, :4], by_hand(layer.forward, x[b, :n]), atol=1e-5)
+        np.testing.assert_allclose(y[b, :n, 4:], by_hand(layer.backward, x[b, :n][::-1])[::-1], atol=1e-5)
+        assert not y[b, n:].any()
+
+
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell])
+def test_step_equals_layer(kind):
+    x = jax.random.normal(jax.random.key(1), (2, 6, 3))
+    cell = kind(3, 4, rngs=nnx.Rngs(0))
+    whole = run(cell, x, jnp.ones((2, 6), bool))
+    carry = cell.init_carry(2)
+    for t in range(6):
+        carry, hidden = cell.step(carry, cell.project(x[:, t]))
+        np.testing.assert_allclose(hidden, whole[:, t], atol=1e-6)
