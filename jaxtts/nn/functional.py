@@ -30,6 +30,12 @@ def merge(structure: Any, params: Tree, rest: Tree | None = None) -> Any:
     return nnx.merge(structure, *states)
 
 
+def merged(tree: Tree, other: Tree) -> Tree:
+    """Two trees with no leaf in common as one; `merge(structure, merged(params, rest))` is `merge` of both."""
+    both = {k: merged(x, other[k]) for k, x in tree.items() if k in other}
+    return tree | other | both
+
+
 def structure(build: Callable[[], nnx.Module]) -> tuple[Any, Tree, Tree]:
     """Like `split(build())` with shapes in place of arrays; allocates nothing."""
     return split(nnx.eval_shape(build))
