@@ -169,6 +169,13 @@ class AttentionState(NamedTuple):
     move: jax.Array
 
 
+class Keys(NamedTuple):
+    """A memory as queries see it: its content [B, S, D], and the location layer's taps [W, 1 or 2, D] or None."""
+
+    content: jax.Array
+    taps: jax.Array | None = None
+
+
 class AdditiveAttention(nnx.Module):
     """energy = v . tanh(query + key + location), over the symbols of a memory; one call of `step` for each frame.
 
@@ -231,16 +238,24 @@ class AdditiveAttention(nnx.Module):
             place = place.at[:, 1:].set(1e-7)
         return AttentionState(zeros, zeros, place, jnp.full((batch, 1), 0.5))
 
-    def keys(self, memory: jax.Array) -> jax.Array:
-        """[B, S, C] -> [B, S, D]: what `step` compares queries with, the same for all steps."""
-        return self.key(memory)
+    def keys(self, memory: jax.Array) -> "Keys":
+        """[B, S, C] -> what `step` compares queries with, the same for all steps."""
+        keys = self.key(memory)
+        if not self.location:
+            return Keys(keys)
+        # Convolution and dense layer as one matrix for all taps: in a loop, an eighth of the convolution's gradient.
+        dense = self.location_dense.kernel[...][0].astype(keys.dtype)  # [F, D]
+        if self.location_conv.bias is not None:
+            keys = keys + self.location_conv.bias[...].astype(keys.dtype) @ dense
+        taps = self.location_conv.kernel[...].astype(keys.dtype) @ dense  # [W, 1 or 2, D]
+        return Keys(keys, taps)
 
     def step(
         self,
         state: AttentionState,
         query: jax.Array,
         memory: jax.Array,
-        keys: jax.Array,
+        keys: "Keys",
         mask: jax.Array,
         *,
         key: jax.Array | None = None,
@@ -248,13 +263,15 @@ class AdditiveAttention(nnx.Module):
         """One frame.
 
         Args:
-            query: [B, Q]; memory: [B, S, C], zero in the padding; keys: [B, S, D]; mask: [B, S].
+            query: [B, Q]; memory: [B, S, C], zero in the padding; keys: of the memory; mask: [B, S].
             key: in training, for the noise that makes stepwise decisions hard; others draw nothing.
 
         Returns:
             The state, whose `weights` [B, S] are this step's, and the context [B, C].
         """
-        energy = jnp.where(mask, self._energy(self.query(query)[:, None], keys, state), self.masked_energy)
+        # Its insides, the largest part of what a loop would keep for the way back, are computed again instead.
+        energy = jax.checkpoint(self._energy)(self.query(query), keys, state)
+        energy = jnp.where(mask, energy, self.masked_energy)
         if self.transition == "stepwise":
             if key is not None:
                 energy = energy + 2.0 * jax.random.normal(key, energy.shape)
@@ -278,7 +295,7 @@ class AdditiveAttention(nnx.Module):
         keys = self.keys(memory)
         state = self.init_state(*mask.shape)
         if not self.location and self.transition is None:
-            energy = self._energy(self.query(queries)[:, :, None], keys[:, None], state)
+            energy = self._score(self.query(queries)[:, :, None] + keys.content[:, None])
             weights = self._normalize(jnp.where(mask[:, None], energy, self.masked_energy))
             return jnp.einsum("bts,bsc->btc", weights.astype(memory.dtype), memory), weights
 
@@ -289,12 +306,19 @@ class AdditiveAttention(nnx.Module):
         _, (contexts, weights) = jax.lax.scan(step, state, queries.swapaxes(0, 1))
         return contexts.swapaxes(0, 1), weights.swapaxes(0, 1)
 
-    def _energy(self, query: jax.Array, keys: jax.Array, state: AttentionState) -> jax.Array:
-        """[..., S] in float32, of query [..., 1, D] and keys [..., S, D]."""
-        total = query + keys
-        if self.location:
+    def _energy(self, query: jax.Array, keys: "Keys", state: AttentionState) -> jax.Array:
+        """[B, S] of a query [B, D]."""
+        total = query[:, None] + keys.content
+        if keys.taps is not None:
+            width = len(keys.taps)
             been = jnp.stack([state.weights, state.cumulative][2 - self.location :], axis=-1)  # [B, S, 1 or 2]
-            total = total + self.location_dense(self.location_conv(been.astype(keys.dtype)))
+            been = jnp.pad(been.astype(total.dtype), ((0, 0), (width // 2, width // 2), (0, 0)))
+            windows = [been[:, w : w + total.shape[1]] for w in range(width)]
+            total = total + jnp.concatenate(windows, axis=-1) @ keys.taps.reshape(-1, total.shape[-1])
+        return self._score(total)
+
+    def _score(self, total: jax.Array) -> jax.Array:
+        """[..., S, D] -> [..., S] in float32."""
         return self.score(jnp.tanh(total))[..., 0].astype(jnp.float32)
 
     def _normalize(self, energy: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtts.nn.attention import TANH_GAIN, AdditiveAttention, AttentionState, xavier_uniform
+from jaxtts.nn.attention import TANH_GAIN, AdditiveAttention, AttentionState, Keys, xavier_uniform
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.functional import check_dtype, dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
@@ -127,10 +127,10 @@ class Carry(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the attention reads: the encoded text [B, S, C], its keys [B, S, D] and its mask [B, S]."""
+    """What the attention reads: the encoded text [B, S, C], its keys and its mask [B, S]."""
 
     values: jax.Array
-    keys: jax.Array
+    keys: Keys
     mask: jax.Array
 
 
