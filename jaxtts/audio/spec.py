@@ -4,10 +4,10 @@ Every toolkit of the field computes "the mel spectrogram" in its own way, and a 
 frames gives noise. A `MelSpec` states all that decides the numbers; it has a name, it is stored in each checkpoint as
 JSON, and `require_same` compares the two ends of a pipeline. This module needs nothing but the standard library.
 
-Sources, by name: hifigan, vits (jik876/hifi-gan, jaywalnut310/vits); tacotron2, waveglow (NVIDIA `TacotronSTFT`);
-tacotron2_paper (arXiv 1712.05884, section 2.1); rtvc, wavernn, ge2e (CorentinJ/Real-Time-Voice-Cloning, Resemblyzer);
-wavernn_lj (fatchord/WaveRNN); wavegrad (arXiv 2009.00713, section 4), wavegrad_lmnt (lmnt-com/wavegrad, torchaudio's
-filters); bigvgan_* (NVIDIA/BigVGAN).
+Sources, by name: hifigan, vits (jik876/hifi-gan, jaywalnut310/vits); tacotron (keithito/tacotron); tacotron2, waveglow
+(NVIDIA `TacotronSTFT`); tacotron2_paper (arXiv 1712.05884, section 2.1); rtvc, wavernn, ge2e
+(CorentinJ/Real-Time-Voice-Cloning, Resemblyzer); wavernn_lj (fatchord/WaveRNN); wavegrad (arXiv 2009.00713, section 4),
+wavegrad_lmnt (lmnt-com/wavegrad, torchaudio's filters); bigvgan_* (NVIDIA/BigVGAN).
 """
 
 from __future__ import annotations
@@ -177,6 +177,10 @@ def _table() -> dict[str, MelSpec]:
         "rtvc", 16000, 800, 200, 800, 80, 55.0, 7600.0,
         padding="center", preemphasis=0.97, log="db", ref_db=20.0, value_range=(-4.0, 4.0),
     )  # fmt: skip
+    tacotron = MelSpec(
+        "tacotron", 20000, 2048, 250, 1000, 80,
+        padding="center", preemphasis=0.97, log="db", ref_db=20.0, value_range=(0.0, 1.0),
+    )  # fmt: skip
     wavegrad = MelSpec("wavegrad", 24000, 2048, 300, 1200, 128, 20.0, 12000.0, padding="center")
     specs = (
         hifigan,
@@ -185,6 +189,7 @@ def _table() -> dict[str, MelSpec]:
         vits,
         vits.replace(name="vits_linear", num_mels=None, log=None),
         MelSpec("tacotron2_paper", 24000, 2048, 300, 1200, 80, 125.0, 7600.0, padding="center", clip=0.01),
+        tacotron,
         rtvc,
         rtvc.replace(name="wavernn"),  # the vocoder divides these frames by 4 before its first layer
         MelSpec(

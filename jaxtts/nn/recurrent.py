@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.nn.conv import torch_uniform
+from jaxtts.nn.functional import hashed_bits
 
 Carry = Any
 
@@ -99,16 +100,35 @@ class Bidirectional(nnx.Module):
         return jnp.concatenate(ways, axis=-1)
 
 
-def run(cell: Cell, x: jax.Array, mask: jax.Array, *, reverse: bool = False) -> jax.Array:
-    """A layer from a carry of zeros: x [B, T, I], mask [B, T] -> [B, T, H], zero in the padding."""
+def run(
+    cell: Cell,
+    x: jax.Array,
+    mask: jax.Array,
+    *,
+    reverse: bool = False,
+    zoneout: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """A layer from a carry of zeros: x [B, T, I], mask [B, T] -> [B, T, H], zero in the padding.
 
-    def step(carry: Carry, inputs: tuple[jax.Array, jax.Array]) -> tuple[Carry, jax.Array]:
-        projected, real = inputs
+    With a key, hidden units keep their last value at the rate `zoneout` (arXiv 1606.01305; an LSTM's cell does not).
+    """
+
+    def step(carry: Carry, inputs: tuple) -> tuple[Carry, jax.Array]:
+        projected, real, held = inputs
         new, hidden = cell.step(carry, projected)
+        if held is not None:
+            (old, *_), (_, *rest) = jax.tree.leaves(carry), jax.tree.leaves(new)
+            hidden = jnp.where(held, old, hidden)
+            new = jax.tree.unflatten(jax.tree.structure(new), [hidden, *rest])
         kept = jax.tree.map(lambda a, b: jnp.where(real[:, None], a, b), new, carry)
         return kept, jnp.where(real[:, None], hidden, jnp.zeros_like(hidden))
 
     projected = cell.project(jnp.where(mask[..., None], x, jnp.zeros_like(x)))
-    inputs = projected.swapaxes(0, 1), mask.T  # [T, B, ...]
+    held = None
+    if key is not None and zoneout:
+        shape = (x.shape[1], len(x), cell.hidden_dim)
+        held = hashed_bits(key, shape) < jnp.uint32(round(zoneout * 2**32))  # [T, B, H]
+    inputs = projected.swapaxes(0, 1), mask.T, held  # [T, B, ...]
     _, hidden = jax.lax.scan(step, cell.init_carry(len(x), x.dtype), inputs, reverse=reverse)
     return hidden.swapaxes(0, 1)

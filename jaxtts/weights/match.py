@@ -55,17 +55,33 @@ def layer(pattern: str, name: str, kind: str) -> list[Rule]:
     Args:
         pattern: regular expression of the reference's module names, without the parameter.
         name: our module name, with `\\1` for groups.
-        kind: 'conv', 'conv_transpose', 'conv2d', 'linear' (kernel, or v and g; bias), 'norm' (scale, bias) or
-            'embedding'. Spectral norm (`weight_orig`, `weight_u`, `weight_v`) needs rules of its own before these.
+        kind: 'conv', 'conv_transpose', 'conv2d', 'linear' (kernel, or v and g; bias), 'norm' (scale, bias),
+            'batch_norm' (also mean, variance), 'embedding', 'cell' (of one LSTM or GRU, also as a layer of its own) or
+            'bidirectional' (two cells, `forward` and `backward`). Spectral norm (`weight_orig`, `weight_u`,
+            `weight_v`) needs rules of its own before these.
 
     Raises:
         ValueError: unknown kind.
     """
+    if kind == "batch_norm":
+        statistics = (("running_mean", "mean"), ("running_var", "variance"))
+        return [
+            *layer(pattern, name, "norm"),
+            *(Rule(rf"{pattern}\.{theirs}", f"{name}.{ours}") for theirs, ours in statistics),
+            Rule(rf"{pattern}\.num_batches_tracked", None),
+        ]
+    if kind == "cell":
+        return _cell(pattern, name, "(?:_l0)?")
+    if kind == "bidirectional":
+        return [*_cell(pattern, f"{name}.forward", "_l0"), *_cell(pattern, f"{name}.backward", "_l0_reverse")]
     if kind in ("norm", "embedding"):
         ours = {"norm": "scale", "embedding": "embedding"}[kind]
         return [Rule(rf"{pattern}\.weight", f"{name}.{ours}"), Rule(rf"{pattern}\.bias", f"{name}.bias")]
     if kind not in ("conv", "conv_transpose", "conv2d", "linear"):
-        raise ValueError(f"kind={kind!r}: expected conv, conv_transpose, conv2d, linear, norm or embedding")
+        raise ValueError(
+            f"kind={kind!r}: expected conv, conv_transpose, conv2d, linear, norm, batch_norm, embedding, cell or "
+            "bidirectional"
+        )
     g, v = (rf"{pattern}\.(?:{'|'.join(map(re.escape, names))})" for names in zip(*_WEIGHT_NORM))
     return [
         Rule(rf"{pattern}\.weight", f"{name}.kernel", kind),
@@ -73,6 +89,14 @@ def layer(pattern: str, name: str, kind: str) -> list[Rule]:
         Rule(g, f"{name}.g", "input_gain" if kind == "conv_transpose" else "gain"),
         Rule(rf"{pattern}\.bias", f"{name}.bias"),
     ]
+
+
+def _cell(pattern: str, name: str, suffix: str) -> list[Rule]:
+    names = (("ih", "input"), ("hh", "hidden"))
+    kernels = [
+        Rule(rf"{pattern}\.weight_{theirs}{suffix}", f"{name}.{ours}_kernel", "linear") for theirs, ours in names
+    ]
+    return kernels + [Rule(rf"{pattern}\.bias_{theirs}{suffix}", f"{name}.{ours}_bias") for theirs, ours in names]
 
 
 def _norm(v: np.ndarray) -> np.ndarray:
@@ -134,6 +158,27 @@ def _kind(dtype: Any) -> str:
     return "integer" if np.issubdtype(dtype, np.integer) or dtype == np.bool_ else "float"
 
 
+def _changed(array: np.ndarray, rule: Rule) -> np.ndarray | None:
+    """The array in our layout; None if it has another number of axes than the rule takes."""
+    transform = TRANSFORMS[rule.transform] if isinstance(rule.transform, str) else rule.transform
+    try:
+        return array if transform is None else transform(array)
+    except ValueError:
+        return None
+
+
+def renamed(source: Mapping[str, np.ndarray], rules: Iterable[Rule]) -> dict[str, np.ndarray]:
+    """What the rules know of the source, under our names and in our layouts: sizes are read off it to build a model."""
+    rules = list(rules)
+    found = {}
+    for name, array in source.items():
+        ours, rule = _rename(name, rules)
+        changed = _changed(array, rule) if ours is not None and rule is not None else None
+        if ours is not None and changed is not None:
+            found[ours] = changed
+    return found
+
+
 def load_into(
     target: Mapping[str, Any], source: Mapping[str, np.ndarray], rules: Iterable[Rule]
 ) -> dict[str, np.ndarray]:
@@ -167,11 +212,7 @@ def load_into(
             continue
         origin[ours] = name
         expected = target[ours]
-        transform = TRANSFORMS[rule.transform] if isinstance(rule.transform, str) else rule.transform
-        try:
-            changed = array if transform is None else transform(array)
-        except ValueError:  # another number of axes
-            changed = None
+        changed = _changed(array, rule)
         if changed is None or changed.shape != tuple(expected.shape):
             shape = list(array.shape) if changed is None else list(changed.shape)
             problems["misshapen"].append(f"{ours} expected {list(expected.shape)}, found {shape} in {name}")

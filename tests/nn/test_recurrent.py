@@ -60,3 +60,21 @@ def test_step_equals_layer(kind):
     for t in range(6):
         carry, hidden = cell.step(carry, cell.project(x[:, t]))
         np.testing.assert_allclose(hidden, whole[:, t], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [LSTMCell, GRUCell])
+def test_zoneout_holds_units_at_its_rate(kind):
+    x, mask = jax.random.normal(jax.random.key(1), (4, 200, 3)), jnp.ones((4, 200), bool)
+    cell = kind(3, 8, rngs=nnx.Rngs(0))
+    plain = run(cell, x, mask, zoneout=0.25)
+    np.testing.assert_array_equal(plain, run(cell, x, mask))
+    held = np.asarray(run(cell, x, mask, zoneout=0.25, key=jax.random.key(2)))
+    same = held[:, 1:] == held[:, :-1]
+    assert abs(same.mean() - 0.25) < 0.02
+    # What is not held is the cell's step from the state that was.
+    carry = cell.init_carry(4)
+    for t in range(5):
+        given, hidden = cell.step(carry, cell.project(x[:, t]))
+        kept = same[:, t - 1] if t else held[:, 0] == 0
+        np.testing.assert_allclose(np.where(kept, 0, held[:, t]), np.where(kept, 0, hidden), atol=1e-6)
+        carry = (jnp.asarray(held[:, t]), given[1]) if kind is LSTMCell else jnp.asarray(held[:, t])

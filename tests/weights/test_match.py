@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxtts.weights import read_weights
-from jaxtts.weights.match import TRANSFORMS, Rule, fold_weight_norm, layer, load_into
+from jaxtts.weights.match import TRANSFORMS, Rule, fold_weight_norm, layer, load_into, renamed
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "weights"
 LAYERS = [
@@ -123,3 +123,10 @@ def test_the_model_decides_the_float_type_but_floats_never_become_integers():
 def test_an_unknown_kind_of_layer_is_named():
     with pytest.raises(ValueError, match="kind='convolution'"):
         layer("a", "a", "convolution")
+
+
+def test_renamed_gives_what_the_rules_know():
+    rules = [Rule("extra", None), *layer(r"layers\.(\d+)", r"\1.dense", "linear"), Rule("flat", "flat", "conv")]
+    source = shapes({"layers.0.weight": (2, 3), "layers.0.bias": (2,), "extra": (1,), "other": (1,), "flat": (4,)})
+    found = renamed(source, rules)  # 'flat' has too few axes for a convolution
+    assert {name: x.shape for name, x in found.items()} == {"0.dense.kernel": (3, 2), "0.dense.bias": (2,)}
