@@ -23,9 +23,13 @@ import numpy as np
 SYSTEMS = {
     "glow_tts": "jaxtts.models.glow_tts.parity",
     "coqui_glow_tts": "jaxtts.models.glow_tts.parity",
+    "coqui_tacotron": "jaxtts.models.tacotron.parity",
+    "rtvc_tacotron": "jaxtts.models.tacotron.parity",
     "hifigan": "jaxtts.models.hifigan.parity",
     "hf_vits": "jaxtts.models.vits.hf_parity",
+    "tacotron2": "jaxtts.models.tacotron2.parity",
     "vits": "jaxtts.models.vits.parity",
+    "waveglow": "jaxtts.models.waveglow.parity",
 }
 
 

@@ -10,9 +10,9 @@ of layer (plain and both spellings of weight norm) from the names of the modules
     ]
     params = load_into(named(model_params), read_weights(path), RULES)
 
-PyTorch keeps [O, I, W] (transposed convolutions [I, O, W]), we keep [W, I, O]. Weight norm is w = g * v / ||v||, the
-norm over all axes but PyTorch's first: the output channel (our g [O]), of a transposed convolution the input channel
-(our g [I, 1]).
+PyTorch keeps [O, I, W] (transposed convolutions [I, O, W], linear layers [O, I]), we keep [W, I, O]. Weight norm is w
+= g * v / ||v||, the norm over all axes but PyTorch's first: the output channel (our g [O]), of a transposed
+convolution the input channel (our g [I, 1]).
 Where one side has weight norm and the other has not, the weight is folded, or split into v = w and g = ||w||.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 Transform = Callable[[np.ndarray], np.ndarray]
 
 TRANSFORMS: dict[str, Transform] = {
-    "conv": lambda w: np.transpose(w.reshape(w.shape[:3]), (2, 1, 0)),  # [O, I, W] or [O, I, W, 1] -> [W, I, O]
+    "conv": lambda w: np.transpose(np.reshape(w, (*w.shape, 1)[:3]), (2, 1, 0)),  # [O, I], [O, I, W] or [O, I, W, 1]
     "conv_transpose": lambda w: np.transpose(w, (2, 0, 1)),  # [I, O, W] -> [W, I, O]
     "conv2d": lambda w: np.transpose(w, (2, 3, 1, 0)),  # [O, I, H, W] -> [H, W, I, O]
     "linear": lambda w: np.transpose(w.reshape(w.shape[:2])),  # [O, I] or [O, I, 1] -> [I, O]
