@@ -30,7 +30,7 @@ def get_config() -> Recipe:
             postnet_dim=192,
             postnet_dropout=0.2,
             stop_weight=5.0,
-            guided_attention_weight=10.0,
+            guided_attention_weight=100.0,
         ),
         optim=OptimConfig(
             learning_rate=1e-3,

@@ -11,6 +11,7 @@ attention LSTM ahead of it, the decoder LSTM's input product, the projections an
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +48,8 @@ class Config:
         num_speakers: above 1, `speaker` holds ids [B]; else, with speaker_dim > 0, embeddings [B, speaker_dim]. They
             are put beside each state of the encoder.
         dtype: of the networks; attention weights, mels and losses are float32 in any case.
-        remat: in training, keep of each frame the decoder's state alone and compute the rest again.
+        remat: in training, keep of each frame the decoder's state alone, of encoder and post-net their inputs, and
+            compute the rest again.
     """
 
     num_symbols: int = 148
@@ -196,7 +198,8 @@ class Model(nnx.Module):
         told = self.decoder.prenet(before.astype(self.config.dtype), key=prenet_key)
         made, stop, alignment = self.decoder(told, memory, keys[1], keys[2])
         made = masked_fill(made.reshape(mel.shape), mask)
-        refinement, postnet_statistics = self.postnet(made, mask, key=keys[3], train=train)
+        refine = remat(partial(self.postnet, train=train), self.config.remat)
+        refinement, postnet_statistics = refine(made, mask, key=keys[3])
         alignment = masked_fill(alignment, mask[:, :: self.config.reduction_factor])
         statistics = {"encoder": encoder_statistics, "postnet": postnet_statistics}
         return Output(made, masked_fill(made + refinement, mask), stop, alignment, statistics)
@@ -271,7 +274,8 @@ class Model(nnx.Module):
             ValueError: the model needs a speaker and got none.
         """
         mask = sequence_mask(text_lengths, text.shape[1])
-        values, statistics = self.encoder(text, mask, key=key, train=train)
+        read = remat(partial(self.encoder, train=train), self.config.remat)
+        values, statistics = read(text, mask, key=key)
         if self.config.speaker_dim:
             if speaker is None:
                 raise ValueError(f"speaker is missing: this model has num_speakers={self.config.num_speakers}")
