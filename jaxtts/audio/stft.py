@@ -110,6 +110,30 @@ def linear_spectrogram(wave: Array, spec: MelSpec) -> Array:
     return features.compress(_spectrogram(wave, spec), spec, jnp)
 
 
+def padded_linear_spectrogram(wave: Array, lengths: Array, spec: MelSpec) -> Array:
+    """Linear spectrograms of a padded batch, each as if it were alone: reflected at its own end.
+
+    Args:
+        wave: [B, T * hop]; lengths: samples [B], multiples of the hop.
+
+    Returns:
+        [B, T, n_fft // 2 + 1]; what lies behind an item's end means nothing.
+    """
+    if spec.preemphasis:  # ahead of the reflection
+        wave = jnp.concatenate([wave[:, :1], wave[:, 1:] - spec.preemphasis * wave[:, :-1]], axis=1)
+        spec = spec.replace(preemphasis=0.0)
+    reach, frames = spec.pad, wave.shape[1] // spec.hop_length
+    room = -(-reach // spec.hop_length) * spec.hop_length
+    padded = jnp.pad(wave, ((0, 0), (0, room)))
+
+    def mirrored(item: Array, backwards: Array, length: Array) -> Array:
+        behind = jax.lax.dynamic_slice_in_dim(backwards, len(item) - length + 1, reach)
+        return jax.lax.dynamic_update_slice_in_dim(item, behind, length, 0)
+
+    backwards = jnp.pad(padded[:, ::-1], ((0, 0), (0, reach)))
+    return linear_spectrogram(jax.vmap(mirrored)(padded, backwards, lengths), spec)[:, :frames]
+
+
 def linear_to_mel(values: Array, spec: MelSpec) -> Array:
     """Mel filters and logarithm on magnitudes without logarithm: [..., T, n_fft // 2 + 1] -> [..., T, M]."""
     if spec.num_mels is not None:

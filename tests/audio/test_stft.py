@@ -11,7 +11,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtts.audio import features
 from jaxtts.audio.features import mel_basis, mel_spectrogram_np
 from jaxtts.audio.spec import MEL_SPECS, mel_spec
-from jaxtts.audio.stft import istft, linear_spectrogram, linear_to_mel, mel_spectrogram, overlap_add, stft
+from jaxtts.audio.stft import (
+    istft,
+    linear_spectrogram,
+    linear_to_mel,
+    mel_spectrogram,
+    overlap_add,
+    padded_linear_spectrogram,
+    stft,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "audio"
 
@@ -181,3 +189,17 @@ def test_each_device_transforms_its_own_rows():
     expected, expected_gradient = jax.value_and_grad(loss)(wave)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "log"), [("vits_linear", None), ("tacotron", None), ("tacotron", "db")])
+def test_the_spectrogram_of_a_padded_item_is_that_of_the_item_alone(name, log):
+    spec = mel_spec(name).replace(num_mels=None, log=log, value_range=None)
+    hop = spec.hop_length
+    wave = noise(4, 12 * hop)
+    lengths = np.array([12, 11, 10, 5]) * hop
+    padded = np.where(np.arange(wave.shape[1]) < lengths[:, None], wave, 0.0)
+    batch = jax.jit(lambda w, n: padded_linear_spectrogram(w, n, spec))(padded, lengths)
+    assert batch.shape == (4, 12, spec.num_bins)
+    for b, n in enumerate(lengths):
+        alone = features.linear_spectrogram_np(wave[b, :n], spec)[: n // hop]
+        np.testing.assert_allclose(batch[b, : n // hop], alone, rtol=1e-4, atol=2e-4 if log is None else 0.1)

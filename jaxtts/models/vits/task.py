@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtts.audio.spec import MelSpec
-from jaxtts.audio.stft import linear_spectrogram, linear_to_mel, mel_spectrogram
+from jaxtts.audio.stft import linear_to_mel, mel_spectrogram, padded_linear_spectrogram
 from jaxtts.losses.kl import sampled_kl
 from jaxtts.models.hifigan.task import Adversary, Waves, both
 from jaxtts.models.vits.model import Config, Model, Output, slices
@@ -82,13 +81,13 @@ def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig] | Non
         return jnp.stack([w * loss for w, loss in zip(weights, metrics.values())]).sum(), metrics
 
     def generate(params: Any, rest: Any, batch: Batch, key: jax.Array) -> tuple[Waves, jax.Array, Metrics]:
-        spectrogram = magnitudes(batch["wave"], batch["wave_lengths"], linear)
+        spectrogram = padded_linear_spectrogram(batch["wave"], batch["wave_lengths"], linear)
         output = forward(params, batch, spectrogram, key=key)
         real = slices(batch["wave"], output.starts * hop, config.segment_frames * hop)
         return ((real, output.wave), *losses(output, batch, spectrogram))
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        spectrogram = magnitudes(batch["wave"], batch["wave_lengths"], linear)
+        spectrogram = padded_linear_spectrogram(batch["wave"], batch["wave_lengths"], linear)
         keys = jax.random.split(key)
         middle = jnp.maximum(batch["wave_lengths"] // hop - config.segment_frames, 0) // 2
         output = forward(
@@ -105,7 +104,7 @@ def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig] | Non
         model = functional.merge(graph, averaged_params(state, "generator"))
         first = {name: batch[name][:1] for name in fields}
         speaker = first["speaker"] if multi else None
-        spectrogram = magnitudes(first["wave"], first["wave_lengths"], linear)
+        spectrogram = padded_linear_spectrogram(first["wave"], first["wave_lengths"], linear)
         frames = spectrogram.shape[1]
         output = forward(averaged_params(state, "generator"), first, spectrogram)
         spoken, _, alignment = model.infer(
@@ -131,25 +130,3 @@ def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig] | Non
     train_step = gan_step(generate, adversary.generator_loss, adversary.discriminator_loss, optim)
     pretraining = (gan.pretrain_steps, generator_step(generate, optim["generator"])) if gan.pretrain_steps else None
     return Task(init, train_step, eval_step, sample, fields, inference, pretraining)
-
-
-def magnitudes(wave: jax.Array, lengths: jax.Array, spec: MelSpec) -> jax.Array:
-    """Linear spectrograms of a padded batch, each as if it were alone: reflected at its own end.
-
-    Args:
-        wave: [B, T * hop]; lengths: samples [B], multiples of the hop.
-        spec: linear, with 'same' padding.
-
-    Returns:
-        [B, T, F]; what lies behind an item's end means nothing.
-    """
-    reach, frames = spec.pad, wave.shape[1] // spec.hop_length
-    room = -(-reach // spec.hop_length) * spec.hop_length
-    padded = jnp.pad(wave, ((0, 0), (0, room)))
-
-    def mirrored(item: jax.Array, backwards: jax.Array, length: jax.Array) -> jax.Array:
-        behind = jax.lax.dynamic_slice_in_dim(backwards, len(item) - length + 1, reach)
-        return jax.lax.dynamic_update_slice_in_dim(item, behind, length, 0)
-
-    backwards = jnp.pad(padded[:, ::-1], ((0, 0), (0, reach)))
-    return linear_spectrogram(jax.vmap(mirrored)(padded, backwards, lengths), spec)[:, :frames]
