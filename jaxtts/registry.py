@@ -25,6 +25,7 @@ MODELS: dict[str, Entry] = {
     "hifigan": Entry("jaxtts.models.hifigan", "vocoder", "arXiv 2010.05646", "HiFi-GAN"),
     "vits": Entry("jaxtts.models.vits", "end-to-end", "arXiv 2106.06103", "VITS"),
     "vocos": Entry("jaxtts.models.vocos", "vocoder", "arXiv 2306.00814", "Vocos"),
+    "waveglow": Entry("jaxtts.models.waveglow", "vocoder", "arXiv 1811.00002", "WaveGlow", ("noise",)),
 }
 
 
