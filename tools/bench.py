@@ -6,11 +6,11 @@
     python tools/bench.py --rounds 9 --json bench.json
 
 Rows: mas (peer: the compiled package monotonic-alignment-search as its users call it), hifigan (peer: the V1
-generator in torch, eager and in its best float32 form), voice (the embedded voice from text to wave), stream (the wait
-for the first sound of `Voice.stream`), cold (from process start to a written file), glow_tts_step and hifigan_step (one
-full training step beside torch's, bench_peers.py), loader (the wait for batches in a training run), vits, vits_batch,
-vits_stream and vits_step (bench_vits.py). Peers need `pip install "jaxtts[reference]"`; a row without its peer is
-printed without a ratio.
+generator in torch, eager and in its best float32 form), voice (the embedded voice from text to wave), stream (the
+wait for the first sound of `Voice.stream`), cold (from process start to a written file), glow_tts_step and
+hifigan_step (one full training step beside torch's, bench_peers.py), loader (the wait for batches in a training run),
+vits, vits_batch, vits_stream and vits_step (bench_vits.py), tacotron2 and tacotron2_step (bench_tacotron2.py). Peers
+need `pip install "jaxtts[reference]"`; a row without its peer is printed without a ratio.
 
 A figure is CPU time of the whole process, not wall time, unless its unit says so: it holds on a busy machine. Ours and
 the peer's calls alternate; the ratio is the median of the rounds' ratios, below 1 where we are faster. The process is
@@ -35,6 +35,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bench_tacotron2
 import bench_vits
 import numpy as np
 
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         "mas": mas, "hifigan": hifigan, "voice": voice, "stream": stream, "cold": cold,
         "glow_tts_step": glow_tts_step, "hifigan_step": hifigan_step, "loader": loader, "vits": bench_vits.synthesis,
         "vits_batch": bench_vits.batches, "vits_stream": bench_vits.stream, "vits_step": bench_vits.training,
+        "tacotron2": bench_tacotron2.decoding, "tacotron2_step": bench_tacotron2.training,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(rows)}; default all")

@@ -93,9 +93,7 @@ def layer(pattern: str, name: str, kind: str) -> list[Rule]:
 
 def _cell(pattern: str, name: str, suffix: str) -> list[Rule]:
     names = (("ih", "input"), ("hh", "hidden"))
-    kernels = [
-        Rule(rf"{pattern}\.weight_{theirs}{suffix}", f"{name}.{ours}_kernel", "linear") for theirs, ours in names
-    ]
+    kernels = [Rule(rf"{pattern}\.weight_{theirs}{suffix}", f"{name}.{ours}_kernel") for theirs, ours in names]
     return kernels + [Rule(rf"{pattern}\.bias_{theirs}{suffix}", f"{name}.{ours}_bias") for theirs, ours in names]
 
 

@@ -23,7 +23,7 @@ def by_hand(cell, x):
     hidden = memory = np.zeros(cell.hidden_dim)
     found = []
     for row in np.asarray(x, np.float64):
-        given, own = row @ w + b, hidden @ u + c
+        given, own = w @ row + b, u @ hidden + c
         if isinstance(cell, LSTMCell):
             i, f, g, o = np.split(given + own, 4)
             memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(g)

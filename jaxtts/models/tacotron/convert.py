@@ -5,7 +5,7 @@ change places, and its projection to frames, whose values lie bin by bin, is tur
 training knows is dropped by name: the decoders that coqui-tts trains beside the one that speaks (coarse, backward).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,70 +18,44 @@ from jaxtts.weights.fields import Fields
 from jaxtts.weights.match import Rule, layer, load_into, renamed
 
 
-def _norm(pattern: str, name: str) -> list[Rule]:
-    ours = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
-    rules = [Rule(rf"{pattern}\.{theirs}", f"{name}.{our}") for theirs, our in ours.items()]
-    return [*rules, Rule(rf"{pattern}\.num_batches_tracked", None)]
-
-
-def _cell(pattern: str, name: str, suffix: str = "") -> list[Rule]:
-    """A cell, or one direction of a layer, whose parameters end in `suffix`."""
-    ours = {
-        "weight_ih": "input_kernel",
-        "weight_hh": "hidden_kernel",
-        "bias_ih": "input_bias",
-        "bias_hh": "hidden_bias",
-    }
-    return [Rule(rf"{pattern}\.{theirs}{suffix}", f"{name}.{our}", np.transpose) for theirs, our in ours.items()]
-
-
 def _cbhg(pattern: str, name: str, coqui: bool) -> list[Rule]:
     conv, norm, rnn = ("conv1d", "bn", "gru") if coqui else ("conv", "bnorm", "rnn")
-    lists = {r"conv1d_banks?": "bank", **({"conv1d_projections": "projections"} if coqui else {})}
+    lists = [(r"conv1d_banks?\.(\d+)", r"bank.\1"), (r"conv1d_projections\.(\d+)", r"projections.\1")]
+    lists += [(f"conv_project{i + 1}", f"projections.{i}") for i in (0, 1)]
     rules = []
-    for theirs, ours in lists.items():
-        rules += layer(rf"{pattern}\.{theirs}\.(\d+)\.{conv}", rf"{name}.{ours}.\1.conv", "conv")
-        rules += _norm(rf"{pattern}\.{theirs}\.(\d+)\.{norm}", rf"{name}.{ours}.\1.norm")
-    for i in (0, 1):
-        rules += layer(rf"{pattern}\.conv_project{i + 1}\.{conv}", f"{name}.projections.{i}.conv", "conv")
-        rules += _norm(rf"{pattern}\.conv_project{i + 1}\.{norm}", f"{name}.projections.{i}.norm")
+    for theirs, ours in lists:
+        rules += layer(rf"{pattern}\.{theirs}\.{conv}", f"{name}.{ours}.conv", "conv")
+        rules += layer(rf"{pattern}\.{theirs}\.{norm}", f"{name}.{ours}.norm", "batch_norm")
     return [
         *rules,
-        *_dense(rf"{pattern}\.pre_highway", f"{name}.widen"),
-        *_dense(rf"{pattern}\.highways\.(\d+)\.(?:H|W1)", rf"{name}.highways.\1.linear"),
-        *_dense(rf"{pattern}\.highways\.(\d+)\.(?:T|W2)", rf"{name}.highways.\1.gate"),
-        *_cell(rf"{pattern}\.{rnn}", f"{name}.rnn.forward", "_l0"),
-        *_cell(rf"{pattern}\.{rnn}", f"{name}.rnn.backward", "_l0_reverse"),
+        *layer(rf"{pattern}\.pre_highway", f"{name}.widen", "conv"),
+        *layer(rf"{pattern}\.highways\.(\d+)\.(?:H|W1)", rf"{name}.highways.\1.linear", "conv"),
+        *layer(rf"{pattern}\.highways\.(\d+)\.(?:T|W2)", rf"{name}.highways.\1.gate", "conv"),
+        *layer(rf"{pattern}\.{rnn}", f"{name}.rnn", "bidirectional"),
     ]
 
 
-def _dense(pattern: str, name: str, change: Callable[[np.ndarray], np.ndarray] = lambda w: w) -> list[Rule]:
-    """A linear layer as a convolution of width 1, its weight [O, I] changed first."""
-    return [
-        Rule(rf"{pattern}\.weight", f"{name}.kernel", lambda w: change(w).T[None]),
-        Rule(rf"{pattern}\.bias", f"{name}.bias"),
-    ]
-
+_ATTENTION = r"decoder\.attention"
 
 COQUI_RULES = [
     Rule(r"(?:coarse_decoder|decoder_backward)\..*", None),
     Rule(r"embedding\.weight", "encoder.embedding"),
     Rule(r"speaker_embedding\.weight", "speaker_embedding"),
-    *_dense(r"(encoder|decoder)\.prenet\.linear_layers\.(\d+)\.linear_layer", r"\1.prenet.layers.\2"),
+    *layer(r"(encoder|decoder)\.prenet\.linear_layers\.(\d+)\.linear_layer", r"\1.prenet.layers.\2", "conv"),
     *_cbhg(r"encoder\.cbhg\.cbhg", "encoder.cbhg", coqui=True),
-    *_cell(r"decoder\.attention_rnn", "decoder.attention_rnn"),
-    *_dense(r"decoder\.attention\.query_layer\.linear_layer", "decoder.attention.query"),
-    *_dense(r"decoder\.attention\.inputs_layer\.linear_layer", "decoder.attention.key"),
-    *_dense(r"decoder\.attention\.v\.linear_layer", "decoder.attention.score"),
-    *_dense(r"decoder\.attention\.ta", "decoder.attention.agent"),
-    *layer(r"decoder\.attention\.location_layer\.location_conv1d", "decoder.attention.location_conv", "conv"),
-    *_dense(r"decoder\.attention\.location_layer\.location_dense\.linear_layer", "decoder.attention.location_dense"),
-    *_dense(r"decoder\.project_to_decoder_in", "decoder.join"),
-    *_cell(r"decoder\.decoder_rnns\.(\d+)", r"decoder.rnns.\1"),
-    *_dense(r"decoder\.proj_to_mel", "decoder.projection"),
-    *_dense(r"decoder\.stopnet\.linear", "decoder.stop"),
+    *layer(r"decoder\.attention_rnn", "decoder.attention_rnn", "cell"),
+    *layer(rf"{_ATTENTION}\.query_layer\.linear_layer", "decoder.attention.query", "conv"),
+    *layer(rf"{_ATTENTION}\.inputs_layer\.linear_layer", "decoder.attention.key", "conv"),
+    *layer(rf"{_ATTENTION}\.v\.linear_layer", "decoder.attention.score", "conv"),
+    *layer(rf"{_ATTENTION}\.ta", "decoder.attention.agent", "conv"),
+    *layer(rf"{_ATTENTION}\.location_layer\.location_conv1d", "decoder.attention.location_conv", "conv"),
+    *layer(rf"{_ATTENTION}\.location_layer\.location_dense\.linear_layer", "decoder.attention.location_dense", "conv"),
+    *layer(r"decoder\.project_to_decoder_in", "decoder.join", "conv"),
+    *layer(r"decoder\.decoder_rnns\.(\d+)", r"decoder.rnns.\1", "cell"),
+    *layer(r"decoder\.proj_to_mel", "decoder.projection", "conv"),
+    *layer(r"decoder\.stopnet\.linear", "decoder.stop", "conv"),
     *_cbhg(r"postnet\.cbhg", "postnet.cbhg", coqui=True),
-    *_dense("last_linear", "postnet.out"),
+    *layer("last_linear", "postnet.out", "conv"),
 ]
 
 
@@ -89,31 +63,34 @@ def _rtvc_rules(weights: Mapping[str, np.ndarray]) -> list[Rule]:
     context, bins = weights["encoder_proj.weight"].shape[1], weights["postnet.conv1d_bank.0.conv.weight"].shape[1]
 
     def context_last(w: np.ndarray) -> np.ndarray:
+        """[O, C + I] -> [O, I + C]."""
         return np.concatenate([w[:, context:], w[:, :context]], axis=1)
 
     def by_frame(w: np.ndarray) -> np.ndarray:
-        return w.reshape(bins, -1, w.shape[1]).swapaxes(0, 1).reshape(w.shape)
+        """[M * R, I] -> [1, I, R * M]."""
+        return w.reshape(bins, -1, w.shape[1]).swapaxes(0, 1).reshape(w.shape).T[None]
 
-    prenets = [_dense(rf"(encoder|decoder)\.pre_?net\.fc{i + 1}", rf"\1.prenet.layers.{i}") for i in (0, 1)]
-    cells = [_cell(rf"decoder\.res_rnn{i + 1}", f"decoder.rnns.{i}") for i in (0, 1)]
+    prenets = [layer(rf"(encoder|decoder)\.pre_?net\.fc{i + 1}", rf"\1.prenet.layers.{i}", "conv") for i in (0, 1)]
+    cells = [layer(rf"decoder\.res_rnn{i + 1}", f"decoder.rnns.{i}", "cell") for i in (0, 1)]
     return [
         Rule(r"step|stop_threshold|decoder\.r", None),
         Rule(r"encoder\.embedding\.weight", "encoder.embedding"),
         *sum(prenets, []),
         *_cbhg(r"encoder\.cbhg", "encoder.cbhg", coqui=False),
-        *_dense("encoder_proj", "decoder.attention.key"),
+        *layer("encoder_proj", "decoder.attention.key", "conv"),
         *layer(r"decoder\.attn_net\.conv", "decoder.attention.location_conv", "conv"),
-        *_dense(r"decoder\.attn_net\.L", "decoder.attention.location_dense"),
-        *_dense(r"decoder\.attn_net\.W", "decoder.attention.query"),
-        *_dense(r"decoder\.attn_net\.v", "decoder.attention.score"),
-        Rule(r"decoder\.attn_rnn\.weight_ih", "decoder.attention_rnn.input_kernel", lambda w: context_last(w).T),
-        *_cell(r"decoder\.attn_rnn", "decoder.attention_rnn"),
-        *_dense(r"decoder\.rnn_input", "decoder.join", context_last),
+        *layer(r"decoder\.attn_net\.L", "decoder.attention.location_dense", "conv"),
+        *layer(r"decoder\.attn_net\.W", "decoder.attention.query", "conv"),
+        *layer(r"decoder\.attn_net\.v", "decoder.attention.score", "conv"),
+        Rule(r"decoder\.attn_rnn\.weight_ih", "decoder.attention_rnn.input_kernel", context_last),
+        *layer(r"decoder\.attn_rnn", "decoder.attention_rnn", "cell"),
+        Rule(r"decoder\.rnn_input\.weight", "decoder.join.kernel", lambda w: context_last(w).T[None]),
+        *layer(r"decoder\.rnn_input", "decoder.join", "conv"),
         *sum(cells, []),
-        *_dense(r"decoder\.mel_proj", "decoder.projection", by_frame),
-        *_dense(r"decoder\.stop_proj", "decoder.stop"),
+        Rule(r"decoder\.mel_proj\.weight", "decoder.projection.kernel", by_frame),
+        *layer(r"decoder\.stop_proj", "decoder.stop", "conv"),
         *_cbhg("postnet", "postnet.cbhg", coqui=False),
-        *_dense("post_proj", "postnet.out"),
+        *layer("post_proj", "postnet.out", "conv"),
     ]
 
 
@@ -197,7 +174,7 @@ def _sizes(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return tuple(size(f"{layers}{i}.kernel", -1) for i in range(count(layers, ".kernel")))
 
     seen = "decoder.attention.location_conv.kernel"
-    bins, rnn = size("postnet.cbhg.bank.0.conv.kernel", 1), size("encoder.cbhg.rnn.forward.hidden_kernel", 0)
+    bins, rnn = size("postnet.cbhg.bank.0.conv.kernel", 1), size("encoder.cbhg.rnn.forward.hidden_kernel", 1)
     sizes: dict[str, Any] = dict(
         num_mels=bins,
         num_symbols=size("encoder.embedding", 0),
@@ -211,9 +188,9 @@ def _sizes(weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
         post_bank=count("postnet.cbhg.bank.", ".conv.kernel"),
         post_dim=size("postnet.cbhg.bank.0.conv.kernel", -1),
         post_projection_dim=size("postnet.cbhg.projections.0.conv.kernel", -1),
-        post_rnn_dim=size("postnet.cbhg.rnn.forward.hidden_kernel", 0),
+        post_rnn_dim=size("postnet.cbhg.rnn.forward.hidden_kernel", 1),
         num_highways=count("encoder.cbhg.highways.", ".gate.kernel"),
-        attention_rnn_dim=size("decoder.attention_rnn.hidden_kernel", 0),
+        attention_rnn_dim=size("decoder.attention_rnn.hidden_kernel", 1),
         attention_dim=size("decoder.attention.key.kernel", -1),
         location=found[seen].shape[1] if seen in found else 0,
         decoder_dim=size("decoder.join.kernel", -1),

@@ -40,7 +40,7 @@ from jaxtts.nn.functional import check_dtype, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.normalization import BatchNorm
 from jaxtts.nn.prenet import Prenet
-from jaxtts.nn.recurrent import Bidirectional, Cell, GRUCell, LSTMCell, run
+from jaxtts.nn.recurrent import Bidirectional, Cell, GRUCell, LSTMCell, product, run
 
 Statistics = dict[str, Any]  # batch norm's running statistics, in the form of TrainState.rest
 CELLS: dict[str, type[Cell]] = {"gru": GRUCell, "lstm": LSTMCell}
@@ -531,12 +531,12 @@ class Decoder(nnx.Module):
 
     def _projected(self, x: jax.Array) -> jax.Array:
         """The pre-net's part of the attention GRU's input product, [..., P] -> [..., 3 * A]."""
-        kernel = self.attention_rnn.input_kernel[...][: x.shape[-1]]
-        return x @ kernel.astype(x.dtype) + self.attention_rnn.input_bias[...].astype(x.dtype)
+        kernel = self.attention_rnn.input_kernel[...][:, : x.shape[-1]]
+        return product(x, kernel) + self.attention_rnn.input_bias[...].astype(x.dtype)
 
     def _attend(self, focus: Focus, projected: jax.Array, memory: Memory) -> tuple[Focus, jax.Array]:
-        kernel = self.attention_rnn.input_kernel[...][-focus.context.shape[-1] :]
-        rnn, query = self.attention_rnn.step(focus.rnn, projected + focus.context @ kernel.astype(projected.dtype))
+        kernel = self.attention_rnn.input_kernel[...][:, -focus.context.shape[-1] :]
+        rnn, query = self.attention_rnn.step(focus.rnn, projected + product(focus.context, kernel))
         attention, context = self.attention.step(focus.attention, query, memory.values, memory.keys, memory.mask)
         return Focus(rnn, attention, context), query
 

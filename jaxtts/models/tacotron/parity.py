@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.spec import MelSpec
 from jaxtts.models.tacotron.convert import convert, coqui_config_from, is_rtvc, rtvc_config_from
 from jaxtts.models.tacotron.model import Memory, Model
-from jaxtts.nn.functional import merge, structure
+from jaxtts.nn.functional import merge, rngs_for_shapes, structure
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.prenet import Prenet
 
@@ -38,7 +37,7 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
         n_fft = 2 * (values["out_channels"] - 1)
         mel = MelSpec("case", 22050, n_fft, n_fft // 4, n_fft, values["decoder_output_dim"])
         config = coqui_config_from(values, weights, mel)
-    graph, _, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    graph, _, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     x = {name.removeprefix("in."): jnp.asarray(value) for name, value in inputs.items()}
     out = jax.jit(lambda params, x: answer(merge(graph, params), values, x))(convert(weights, config), x)
     if "lengths" in out:  # Coqui's inference, which ends when it ends

@@ -24,7 +24,7 @@ from jaxtts.nn.functional import check_dtype, dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.normalization import BatchNorm, Statistics
 from jaxtts.nn.prenet import Prenet
-from jaxtts.nn.recurrent import Bidirectional, LSTMCell
+from jaxtts.nn.recurrent import Bidirectional, LSTMCell, product
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,20 @@ class Model(nnx.Module):
         statistics = {"encoder": encoder_statistics, "postnet": postnet_statistics}
         return Output(made, masked_fill(made + refinement, mask), stop, alignment, statistics)
 
+    def teacher_forced(
+        self,
+        text: jax.Array,
+        text_lengths: jax.Array,
+        mel: jax.Array,
+        mel_lengths: jax.Array,
+        *,
+        speaker: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """The frames that `__call__` makes of a recording's, behind the post-net [B, T, M]; key: of the pre-net."""
+        output = self(text, text_lengths, mel, mel_lengths, speaker=speaker, key=key)
+        return output.refined[:, : mel.shape[1]]
+
     def infer(
         self,
         text: jax.Array,
@@ -358,7 +372,8 @@ class Decoder(nnx.Module):
     def step(self, carry: Carry, x: jax.Array, memory: Memory) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
         """The pre-net's output [B, P] -> the next carry, whose attention has this step's weights; frames [B, R * M]
         and the stop's logits [B], float32."""
-        carry = self._attend(carry, self._projected(x), memory, None)
+        told = self.attention_rnn.project(jnp.concatenate([x, carry.context], axis=-1))
+        carry = self._attend(carry, told, memory, None)
         joined = jnp.concatenate([carry.attention_rnn[0], carry.context], axis=-1)
         decoder_rnn, _ = self.decoder_rnn.step(carry.decoder_rnn, self.decoder_rnn.project(joined))
         decoder_rnn, hidden = self._regularized(decoder_rnn, carry.decoder_rnn, None)
@@ -382,29 +397,26 @@ class Decoder(nnx.Module):
         def keys(key: jax.Array | None) -> jax.Array | None:
             return None if key is None else jax.random.split(key, steps)
 
+        of_prenet, of_context = jnp.split(self.attention_rnn.input_kernel[...], [x.shape[-1]], axis=1)
+
         def attend(carry: Carry, inputs: tuple) -> tuple[Carry, tuple]:
-            carry = self._attend(carry, inputs[0], memory, inputs[1])
+            carry = self._attend(carry, inputs[0] + product(carry.context, of_context), memory, inputs[1])
             return carry, (carry.attention_rnn[0], carry.context, carry.attention.weights)
 
         def decode(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
             new, _ = self.decoder_rnn.step(carry, inputs[0])
             return self._regularized(new, carry, inputs[1])
 
-        inputs = self._projected(x).swapaxes(0, 1), keys(attention_key)
+        projected = product(x, of_prenet) + self.attention_rnn.input_bias[...].astype(x.dtype)  # [B, T / R, 4 * H]
+        inputs = projected.swapaxes(0, 1), keys(attention_key)
         _, (hidden, contexts, weights) = jax.lax.scan(remat(attend, self.config.remat), start, inputs)
         inputs = self.decoder_rnn.project(jnp.concatenate([hidden, contexts], axis=-1)), keys(decoder_key)
         _, hidden = jax.lax.scan(remat(decode, self.config.remat), start.decoder_rnn, inputs)
         made, stop = self._made(jnp.concatenate([hidden, contexts], axis=-1))
         return made.swapaxes(0, 1), stop.T, weights.swapaxes(0, 1)
 
-    def _projected(self, x: jax.Array) -> jax.Array:
-        """The pre-net's part of the attention LSTM's input product, [..., P] -> [..., 4 * H]."""
-        kernel = self.attention_rnn.input_kernel[...][: x.shape[-1]]
-        return x @ kernel.astype(x.dtype) + self.attention_rnn.input_bias[...].astype(x.dtype)
-
     def _attend(self, carry: Carry, projected: jax.Array, memory: Memory, key: jax.Array | None) -> Carry:
-        kernel = self.attention_rnn.input_kernel[...][-carry.context.shape[-1] :]
-        projected = projected + carry.context @ kernel.astype(projected.dtype)
+        """The attention LSTM, given its input product [B, 4 * H], and the attention."""
         keys = split_key(key, 2)
         state, _ = self.attention_rnn.step(carry.attention_rnn, projected)
         state, hidden = self._regularized(state, carry.attention_rnn, keys[0])
