@@ -4,8 +4,9 @@
     voice.model, voice.config, voice.tensors   # what `Model(config)` needs, by our names
 
 Hugging Face `VitsModel` folders, jaywalnut310's VITS and Glow-TTS, Coqui's VITS and Glow-TTS, Piper's training
-checkpoints, HiFi-GAN generators, and what `jaxtts import-weights` or a training run here wrote. Each toolkit has its
-module with `TITLE`, `recognises(values)` and `read(source)`.
+checkpoints, HiFi-GAN generators, NVIDIA's Tacotron 2 and WaveGlow, and what `jaxtts import-weights` or a training run
+here wrote. Each toolkit has its module with `TITLE`, `recognises(values)` of the configuration (if it writes none,
+`recognises_weights(names)`) and `read(source)`.
 """
 
 from importlib import import_module
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from jaxtts.audio.spec import mel_spec as named_mel
 from jaxtts.interop.foreign import Foreign, Source, locate
+from jaxtts.weights import read_weights
 
 __all__ = ["Foreign", "read", "recognise"]
 
-TOOLKITS = ("native", "huggingface", "coqui", "piper", "jaywalnut310", "hifigan")
+TOOLKITS = ("native", "huggingface", "coqui", "piper", "jaywalnut310", "hifigan", "nvidia")
+WITHOUT_CONFIG = ("nvidia",)
 
 
 def recognise(path: str | Path) -> str | None:
@@ -46,6 +49,8 @@ def read(
     mel = named_mel(mel_spec) if mel_spec else None
     source = locate(Path(path).expanduser(), Path(config) if config else None, language=language, mel=mel)
     toolkit = _toolkit(source)
+    if toolkit is None and not source.values:
+        raise ValueError(f"{source.folder} has no config.json: give the checkpoint's own config with --config")
     if toolkit is None:
         said = ", ".join(map(repr, list(source.values)[:8])) or "nothing"
         titles = ", ".join(import_module(f"jaxtts.interop.{name}").TITLE for name in TOOLKITS)
@@ -58,4 +63,7 @@ def read(
 
 
 def _toolkit(source: Source) -> str | None:
+    if not source.values:
+        names = read_weights(source.file()).keys()
+        return next((n for n in WITHOUT_CONFIG if import_module(f"jaxtts.interop.{n}").recognises_weights(names)), None)
     return next((n for n in TOOLKITS if import_module(f"jaxtts.interop.{n}").recognises(source.values)), None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtts import registry
 from jaxtts.audio.spec import MelSpec
-from jaxtts.nn.functional import fold_weight_norm, named, nested, rngs_for_shapes, structure
+from jaxtts.nn.functional import fold_weight_norm, merged, named, nested, rngs_for_shapes, structure
 from jaxtts.text import TextSpec
 from jaxtts.weights import read_weights
 from jaxtts.weights.torch_file import read_torch, state_dict
@@ -59,7 +59,7 @@ class Foreign:
 
     def folded(self) -> "Foreign":
         """The same with weight norm folded into the kernels, for speaking."""
-        if not self.config.weight_norm:
+        if not getattr(self.config, "weight_norm", False):
             return self
         tensors = {name: np.asarray(x) for name, x in named(fold_weight_norm(nested(self.tensors))).items()}
         return replace(self, tensors=tensors, config=replace(self.config, weight_norm=False))
@@ -73,8 +73,8 @@ class Source:
         path: what the user named.
         folder: where its files lie.
         weights: the weights, if the user named a file.
-        config: its configuration file.
-        values: what that holds.
+        config: its configuration file, or the weights where there is none.
+        values: what that holds; nothing where there is none.
         language, mel: what the user chose.
     """
 
@@ -137,8 +137,10 @@ def locate(
 ) -> Source:
     """Finds the configuration of a checkpoint: `config`, `FILE.json`, config.json, or the only other JSON file there.
 
+    Some toolkits write none: a file of weights is located without.
+
     Raises:
-        ValueError: nothing there, or no configuration.
+        ValueError: nothing there, or a folder without a configuration.
     """
     if not path.exists():
         raise ValueError(f"there is no {path}")
@@ -153,6 +155,8 @@ def locate(
         others = [p for p in sorted(folder.glob("*.json")) if not p.name.startswith(_SIDE_FILES)]
         candidates = [*beside, folder / "config.json", *(others if len(others) == 1 else [])]
         config = next((p for p in candidates if p.is_file()), None)
+        if config is None and not path.is_dir() and not others:
+            return Source(path, folder, path, path, {}, language, mel)
         if config is None:
             found = f"; it has {', '.join(p.name for p in others[:10])}" if others else ""
             raise ValueError(f"{folder} has no config.json{found}: give the checkpoint's own config with --config")
@@ -182,8 +186,9 @@ def checkpoint(path: Path, *keys: str) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def parameters(model: str, config: Any) -> dict[str, Any]:
-    """Dotted name -> shape and type of each parameter of a model, which is not built."""
-    return named(structure(lambda: registry.module(model).Model(config, rngs=rngs_for_shapes()))[1])
+    """Dotted name -> shape and type of each parameter of a model, which is not built, and of its batch statistics."""
+    _, params, rest = structure(lambda: registry.module(model).Model(config, rngs=rngs_for_shapes()))
+    return named(merged(params, rest))
 
 
 def flat(tree: Any) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@
 
 - `hugging_face`: VitsTokenizer of transformers.
 - `english_cleaners2`, `basic_cleaners`: jaywalnut310/vits; accents are folded by Unicode's tables, not by unidecode.
+- `english_cleaners`: keithito/tacotron, NVIDIA/tacotron2, Real-Time-Voice-Cloning; accents and numbers as above and
+  below.
 - `piper`: code points decomposed (NFD); letters in lower case.
 - `coqui_*`: `text_cleaner` of coqui-tts 0.28.
 
@@ -39,16 +41,25 @@ _STEPS = {
     "uroman_cleaners": "romanise lower space",
 }
 COQUI = tuple(_STEPS)
-CLEANERS = ("", "hugging_face", "english_cleaners2", "basic_cleaners", "piper", *(f"coqui_{name}" for name in COQUI))
+CLEANERS = (
+    "",
+    "hugging_face",
+    "english_cleaners",
+    "english_cleaners2",
+    "basic_cleaners",
+    "piper",
+    *(f"coqui_{name}" for name in COQUI),
+)
 
 
 def clean(text: str, spec: "TextSpec") -> str:
     """A sentence as the reference hands it to its phonemes or symbols; what it would leave out still stands in it."""
     if spec.cleaner == "hugging_face":
         return _hugging_face(text, spec)
-    if spec.cleaner == "english_cleaners2":
+    if spec.cleaner.startswith("english_cleaners"):
         folded = unicodedata.normalize("NFKD", text.lower().translate(_LETTERS)).encode("ascii", "ignore").decode()
-        return _space(_abbreviations(folded))
+        written = folded if spec.cleaner.endswith("2") else _numbers(folded, "en")
+        return _space(_abbreviations(written))
     if spec.cleaner == "basic_cleaners":
         return _space(text.lower())
     if spec.cleaner == "piper":

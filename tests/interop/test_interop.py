@@ -321,3 +321,25 @@ def test_command_line_says_one_sentence(copy, tmp_path, capsys):
     assert cli.main(["import-weights", str(folder), str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.startswith("jaxtts: ") and err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_nvidia_checkpoints_need_no_configuration(tmp_path):
+    cases = np.load(FOLDERS.parent / "tacotron2/cases.npz")
+    path = tmp_path / "tacotron2_statedict.pt"
+    save_safetensors(path, {n.removeprefix("w/"): cases[n] for n in cases.files if n.startswith("w/")})
+    found = interop.read(path)
+    assert (found.model, found.mel.name) == ("tacotron2", "tacotron2")
+    assert found.tensors.keys() == parameters("tacotron2", found.config).keys()
+    assert found.text is None and "list of its 14 symbols" in found.missing
+    cases = np.load(FOLDERS.parent / "waveglow/cases.npz")
+    case = cases.files[0].partition("/")[0]
+    weights = {n.removeprefix(f"{case}/w/"): cases[n] for n in cases.files if n.startswith(f"{case}/w/")}
+    save_safetensors(tmp_path / "waveglow.pt", {f"module.{n}": x for n, x in weights.items()})
+    found = interop.read(tmp_path / "waveglow.pt")
+    assert found.model == "waveglow"
+    assert found.tensors.keys() == parameters("waveglow", found.config).keys()
+    older = {n.replace(".cond_layer.", ".cond_layers.0."): x for n, x in weights.items()}
+    save_safetensors(tmp_path / "waveglow.pt", older)
+    refused(tmp_path / "waveglow.pt", "older WaveGlow")
+    save_safetensors(tmp_path / "else.pt", {"weight": np.zeros(3, np.float32)})
+    refused(tmp_path / "else.pt", "no config.json")

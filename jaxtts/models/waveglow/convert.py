@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.models.waveglow.model import Config, Model
-from jaxtts.nn.functional import Tree, named, nested, structure
+from jaxtts.nn.functional import Tree, named, nested, rngs_for_shapes, structure
 from jaxtts.weights.match import Rule, layer, load_into
 
 
@@ -42,6 +41,41 @@ def config_from(values: Mapping[str, Any]) -> Config:
     )
 
 
+def config_of(weights: Mapping[str, np.ndarray]) -> Config:
+    """The Config that a checkpoint's shapes tell, where its config.json is not at hand.
+
+    Raises:
+        ValueError: it is none of this reference, or one of its older form.
+    """
+    if any(".cond_layers." in name or ".res_layers." in name for name in weights):
+        raise ValueError(
+            "an older WaveGlow, whose steps change the halves' places: take a checkpoint for the reference's glow.py"
+        )
+
+    def shape(name: str) -> tuple[int, ...]:
+        found = next((weights[n].shape for n in (f"{name}.weight", f"{name}.weight_v") if n in weights), None)
+        if found is None:
+            raise ValueError(f"{name} is missing: this is no checkpoint of NVIDIA/waveglow")
+        return found
+
+    flows = sum(name.startswith("convinv.") for name in weights)
+    widths = [shape(f"convinv.{k}.conv")[0] for k in range(flows)]
+    early = next((k for k in range(1, flows) if widths[k] < widths[0]), flows)
+    channels, _, width = shape("WN.0.in_layers.0")
+    layers = {name.split(".")[3] for name in weights if name.startswith("WN.0.in_layers.")}
+    return Config(
+        mel=mel_spec("waveglow").replace(num_mels=shape("upsample")[0]),
+        num_squeeze=widths[0],
+        num_flows=flows,
+        early_every=early,
+        early_size=widths[0] - widths[early] if early < flows else 2,
+        channels=channels // 2,
+        num_layers=len(layers),
+        kernel_size=width,
+        upsample_kernel_size=shape("upsample")[2],
+    )
+
+
 def _mel_from(data: Mapping[str, Any], num_mels: int) -> MelSpec:
     default = mel_spec("waveglow")
     spec = default.replace(
@@ -62,7 +96,7 @@ def convert(weights: Mapping[str, np.ndarray], config: Config) -> Tree:
     Raises:
         ValueError: lists every missing, unexpected and misshapen name.
     """
-    _, params, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    _, params, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     return nested(load_into(named(params), weights, _rules(config)))
 
 

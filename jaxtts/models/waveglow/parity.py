@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.models.waveglow.convert import config_from, convert
 from jaxtts.models.waveglow.model import Model
 from jaxtts.models.waveglow.task import losses
-from jaxtts.nn.functional import merge, structure
+from jaxtts.nn.functional import merge, rngs_for_shapes, structure
 
 SIGMA = 0.8  # of the recorded loss
 SHOWN = 64  # samples of the upsampled mel that are recorded
@@ -28,7 +27,7 @@ def parity(
         inputs: 'in.*' -> array.
     """
     config = config_from(meta["config"])
-    graph = structure(lambda: Model(config, rngs=nnx.Rngs(0)))[0]
+    graph = structure(lambda: Model(config, rngs=rngs_for_shapes()))[0]
     mel, wave = jnp.asarray(inputs["in.mel"]).swapaxes(1, 2), jnp.asarray(inputs["in.audio"])
 
     @jax.jit

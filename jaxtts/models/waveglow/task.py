@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxtts.audio.stft import mel_spectrogram
 from jaxtts.models.waveglow.model import Config, Model, Output
-from jaxtts.nn.functional import fold_weight_norm, item_noise, merge, split, store_inverse, structure
+from jaxtts.nn.functional import fold_weight_norm, item_noise, merge, rngs_for_shapes, split, store_inverse, structure
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
 from jaxtts.train.steps import averaged_params, init_state, supervised_step
@@ -27,7 +27,7 @@ def default_optim() -> OptimConfig:
 def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     """The task over batches of wave [B, N] and, to train on predicted mels, mel [B, N / hop, M]."""
     optim = optim or default_optim()
-    graph = structure(lambda: Model(config, rngs=nnx.Rngs(0)))[0]
+    graph = structure(lambda: Model(config, rngs=rngs_for_shapes()))[0]
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
         return init_state({"model": split(Model(config, rngs=nnx.Rngs(key)))[1]}, {"model": optim})
