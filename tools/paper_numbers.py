@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan, vits
+from jaxtts.models import glow_tts, hifigan, tacotron2, vits, waveglow
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
-from jaxtts.nn.functional import Tree, count_parameters, merge, named, split, structure
+from jaxtts.nn.functional import Tree, count_parameters, merge, named, rngs_for_shapes, split, structure
 
 
 class Row(NamedTuple):
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = [*glow_tts_rows(), *hifigan_rows(), *vits_rows()]
+    rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -149,6 +149,34 @@ def hifigan_receptive_field() -> float:
     wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
     hop = wave.shape[1] // frames
     return int(np.isnan(wave).sum() // hop)
+
+
+def tacotron2_rows() -> Iterator[Row]:
+    """arXiv 1712.05884; NVIDIA/tacotron2@185cd24."""
+    tree = parameters(lambda: tacotron2.Model(tacotron2.Config(), rngs=rngs_for_shapes()))
+    reference = "reference NVIDIA/tacotron2@185cd24"
+    yield Row("tacotron2", "parameters", reference, 28_193_153, lambda: count_parameters(tree))
+    parts = {"encoder": 5_513_728 + 75_776, "decoder": 18_255_505, "postnet": 4_348_144}  # symbols are the encoder's
+    for part, known in parts.items():
+        yield Row("tacotron2", part, reference, known, lambda part=part: count_parameters(tree[part]))
+
+
+def waveglow_rows() -> Iterator[Row]:
+    """arXiv 1811.00002; NVIDIA/waveglow@8afb643; the size of its published model also in arXiv 2010.05646 table 1."""
+
+    def count(config: Any) -> float:
+        return count_parameters(parameters(lambda: waveglow.Model(config, rngs=rngs_for_shapes())))
+
+    reference = "reference NVIDIA/waveglow@8afb643"
+    for name, config, normed, folded in (
+        ("256 channels", waveglow.Config(), 87_879_272, 87_731_816),
+        ("512 channels", waveglow.Config.large(), 268_294_760, 267_999_848),
+    ):
+        plain = dataclasses.replace(config, weight_norm=False)
+        yield Row("waveglow", f"{name}, parameters", reference, normed, lambda c=config: count(c))
+        yield Row("waveglow", f"{name}, weight norm folded", reference, folded, lambda c=plain: count(c))
+    plain = waveglow.Config(weight_norm=False)
+    yield Row("waveglow", "parameters", "paper 2010.05646 table 1", 87_730_000, lambda: count(plain), 1e4)
 
 
 def vits_rows() -> Iterator[Row]:
