@@ -104,7 +104,8 @@ class Bidirectional(nnx.Module):
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[..., I] and a cell's kernel, or some of its columns, [O, I] -> [..., O] in the type of x."""
-    few = x.ndim == 2 and len(x) <= FEW_ROWS and jax.default_backend() == "cpu"
+    known = x.ndim == 2 and type(x.shape[0]) is int  # not while a program for any batch is exported
+    few = known and x.shape[0] <= FEW_ROWS and jax.default_backend() == "cpu"
     return (_columns if few else _rows)(x, kernel.astype(x.dtype))
 
 

@@ -238,7 +238,7 @@ class Model(nnx.Module):
             mel [B, max_frames, M], zero past the end; its lengths [B], max_frames where the item did not stop before;
             alignment [B, max_frames, S].
         """
-        factor, batch = self.config.reduction_factor, len(text)
+        factor, batch = self.config.reduction_factor, text.shape[0]
         memory, _ = self.encode(text, text_lengths, speaker)
         steps = -(-max_frames // factor)
 
