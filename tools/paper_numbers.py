@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan, tacotron2, vits, waveglow
+from jaxtts.models import glow_tts, hifigan, tacotron, tacotron2, vits, waveglow
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.functional import Tree, count_parameters, merge, named, rngs_for_shapes, split, structure
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
+    rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -149,6 +149,28 @@ def hifigan_receptive_field() -> float:
     wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
     hop = wave.shape[1] // frames
     return int(np.isnan(wave).sum() // hop)
+
+
+def tacotron_rows() -> Iterator[Row]:
+    """arXiv 1703.10135; keithito/tacotron; coqui-tts 0.28; CorentinJ/Real-Time-Voice-Cloning@865eba8."""
+
+    def tree(config: Any) -> Tree:
+        return parameters(lambda: tacotron.Model(config, rngs=rngs_for_shapes()))
+
+    def theirs(config: Any) -> float:
+        """Without the GRUs' second bias, which TensorFlow's have not, and the stop layer, which keithito's has not."""
+        kept = {n: x for n, x in named(tree(config)).items() if ".hidden_bias" not in n and ".stop." not in n}
+        return count_parameters(kept)
+
+    paper, keithito = tacotron.Config(), tacotron.Config(num_symbols=149, reduction_factor=5)
+    layers = "table 1, keithito/tacotron"
+    yield Row("tacotron", "66 symbols, 2 frames a step", layers, 6_977_297, lambda: theirs(paper))
+    yield Row("tacotron", "149 symbols, 5 frames a step", layers, 7_060_225, lambda: theirs(keithito))
+    for name, source, known, config in (
+        ("Coqui, 67 symbols", "reference coqui-tts", 6_786_851, tacotron.Config.coqui()),
+        ("RTVC's synthesizer", "reference RTVC@865eba8", 30_870_177, tacotron.Config.rtvc()),
+    ):
+        yield Row("tacotron", name, source, known, lambda config=config: count_parameters(tree(config)))
 
 
 def tacotron2_rows() -> Iterator[Row]:
