@@ -5,7 +5,7 @@ change places, and its projection to frames, whose values lie bin by bin, is tur
 training knows is dropped by name: the decoders that coqui-tts trains beside the one that speaks (coarse, backward).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -94,8 +94,8 @@ def _rtvc_rules(weights: Mapping[str, np.ndarray]) -> list[Rule]:
     ]
 
 
-def is_rtvc(weights: Mapping[str, np.ndarray]) -> bool:
-    """Whether these are of Real-Time-Voice-Cloning's synthesizer."""
+def is_rtvc(weights: Collection[str]) -> bool:
+    """Whether tensors of these names are of Real-Time-Voice-Cloning's synthesizer."""
     return {"encoder_proj.weight", "postnet.conv1d_bank.0.conv.weight"} <= set(weights)
 
 

@@ -173,6 +173,14 @@ class Config:
         return self.mel.replace(name=f"{self.mel.name}_linear", num_mels=None)
 
     @property
+    def receptive_field(self) -> int:
+        """Frames on each side that decide a frame of what `infer` makes, once the decoder has made them.
+
+        With `post='mel'` a GRU reads them all; further away than this they hardly count.
+        """
+        return 0 if self.post == "linear" else 256
+
+    @property
     def memory_dim(self) -> int:
         """Width of what the attention reads: the encoder's states and the speaker's embedding."""
         return 2 * self.encoder_rnn_dim + self.speaker_dim
@@ -208,10 +216,10 @@ class Config:
         """A few thousand parameters, for tests."""
         mel = MelSpec("tiny", 8000, 64, 16, 64, 8, log="db", ref_db=20.0, value_range=(0.0, 1.0))
         small: dict[str, Any] = dict(
-            num_symbols=12, mel=mel, embedding_dim=16, encoder_prenet=(16, 12), decoder_prenet=(16, 12),
-            prenet_dropout=0.1, encoder_bank=3, encoder_dim=12, encoder_rnn_dim=8, post_bank=2, post_dim=8,
-            post_projection_dim=12, post_rnn_dim=8, num_highways=1, attention_rnn_dim=16, attention_dim=8,
-            decoder_dim=16,
+            num_symbols=12, mel=mel, reduction_factor=4, embedding_dim=16, encoder_prenet=(16, 12),
+            decoder_prenet=(24, 24), prenet_dropout=0.1, spoken_dropout=("encoder", "decoder"), encoder_bank=2,
+            encoder_dim=12, encoder_rnn_dim=8, post_bank=2, post_dim=8, post_projection_dim=12, post_rnn_dim=8,
+            num_highways=1, attention_rnn_dim=24, attention_dim=8, decoder_dim=96,
         )  # fmt: skip
         return cls(**(small | changes))
 
