@@ -1,4 +1,4 @@
-"""Folders of coqui-tts: VITS and Glow-TTS, `config.json`, `*.pth` and the files of speakers and languages.
+"""Folders of coqui-tts: VITS, Glow-TTS and Tacotron, `config.json`, `*.pth` and the files of speakers and languages.
 
 What a model is conditioned on beyond its text becomes a row of the speaker table: the speaker's embedding, or the mean
 of a speaker's d-vectors. Of a model of several languages one is chosen; its embedding, which is the same for every
@@ -17,13 +17,14 @@ from jaxtts.audio.spec import MelSpec
 from jaxtts.interop.foreign import Foreign, Source, checkpoint, flat, read_json, speaker_names
 from jaxtts.interop.jaywalnut310 import NO_VOCODER
 from jaxtts.models.glow_tts import convert as glow_tts
+from jaxtts.models.tacotron import convert as tacotron
 from jaxtts.models.vits import convert as vits
 from jaxtts.text import TextSpec, symbols_from_coqui
 from jaxtts.text.cleaners import COQUI
 from jaxtts.weights.fields import Fields
 from jaxtts.weights.torch_file import read_torch
 
-TITLE = "VITS or Glow-TTS (coqui-tts)"
+TITLE = "VITS, Glow-TTS or Tacotron (coqui-tts)"
 _FILES = ("best_model.pth", "model_file.pth", "model.pth", "best_model*.pth", "checkpoint_*.pth", "*.pth", "*.pth.tar",
           "*.safetensors")  # fmt: skip
 _SIDE = ("speakers", "language_ids", "d_vectors")
@@ -39,11 +40,13 @@ def read(source: Source) -> Foreign:
     """Reads a folder.
 
     Raises:
-        ValueError: another model than VITS and Glow-TTS, an option that has no counterpart here, or damaged.
+        ValueError: another model, an option that has no counterpart here, or damaged.
     """
     model = source.values.get("model", "glow_tts")
-    if model not in ("vits", "glow_tts"):
-        raise ValueError(f"{source.config} is of model={model!r} of coqui-tts: 'vits' and 'glow_tts' are supported")
+    readers = {"vits": _read_vits, "glow_tts": _read_glow, "tacotron": _read_tacotron}
+    if model not in readers:
+        known = ", ".join(map(repr, readers))
+        raise ValueError(f"{source.config} is of model={model!r} of coqui-tts: supported are {known}")
     if source.weights is None:
         files = [p for pattern in _FILES for p in source.folder.glob(pattern) if not p.name.startswith(_SIDE)]
         if not files:
@@ -53,7 +56,9 @@ def read(source: Source) -> Foreign:
     weights, whole = checkpoint(path)
     if isinstance(whole, dict) and isinstance(whole.get("model"), dict):
         weights, _ = checkpoint(path, "model")
-    return (_read_vits if model == "vits" else _read_glow)(source, weights)
+        if type(whole.get("r")) is int:  # of a training that went from many frames a step to few
+            source = replace(source, values={**source.values, "r": whole["r"]})
+    return readers[model](source, weights)
 
 
 def _read_vits(source: Source, weights: dict[str, np.ndarray]) -> Foreign:
@@ -98,12 +103,25 @@ def _read_glow(source: Source, weights: dict[str, np.ndarray]) -> Foreign:
                    text, names, tensors, defaults, missing or NO_VOCODER)  # fmt: skip
 
 
-def _speakers(source: Source, args: Fields, weights: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The names in the order of `emb_g`, which is filled with the d-vectors of a model that reads those.
+def _read_tacotron(source: Source, weights: dict[str, np.ndarray]) -> Foreign:
+    args = Fields(source.values, str(source.config))
+    names = _speakers(source, args, weights, "speaker_embedding.weight", normal=False)
+    frames = source.mel or mel(args.section("audio"))
+    config = tacotron.coqui_config_from(source.values, weights, frames)
+    tensors = flat(tacotron.convert(weights, config))
+    text, missing = front_end(source.values, config.num_symbols, source.language)
+    return Foreign("Tacotron (coqui-tts)", source.name, "tacotron", config, frames, text, names, tensors,
+                   missing=missing or NO_VOCODER)  # fmt: skip
+
+
+def _speakers(
+    source: Source, args: Fields, weights: dict[str, np.ndarray], name: str = "emb_g.weight", normal: bool = True
+) -> tuple[str, ...]:
+    """The names in the order of the table `name`, which is filled with the d-vectors of a model that reads those.
 
     A table of one row is given it twice: `num_speakers=1` stands for a model that knows no speakers.
     """
-    table = weights.get("emb_g.weight")
+    table = weights.get(name)
     if args.flag("use_d_vector_file"):
         files = args.values.get("d_vector_file")
         files = [files] if isinstance(files, str) else files if isinstance(files, list) else []
@@ -111,7 +129,8 @@ def _speakers(source: Source, args: Fields, weights: dict[str, np.ndarray]) -> t
         if wrong := {x.shape for x in vectors.values()} - {(args.whole("d_vector_dim"),)}:
             raise ValueError(f"{source.folder}: d-vectors of shape {min(wrong)}, not ({args.whole('d_vector_dim')},)")
         names, table = tuple(vectors), np.stack(list(vectors.values()))
-        table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+        if normal:
+            table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     elif table is not None:
         listed = source.values.get("speakers")
         file = _beside(source, args.values.get("speakers_file"), "speakers.json", "speakers.pth", "speaker_ids.json")
@@ -121,7 +140,7 @@ def _speakers(source: Source, args: Fields, weights: dict[str, np.ndarray]) -> t
         return ("default",)
     if len(table) == 1:
         names, table = names * 2, np.repeat(table, 2, axis=0)
-    weights["emb_g.weight"] = table
+    weights[name] = table
     return names
 
 
@@ -229,19 +248,29 @@ def front_end(values: Mapping[str, Any], count: int, language: str | None = None
 
 
 def mel(audio: Fields) -> MelSpec:
-    """The frames of an audio section that asks for no normalisation of its own.
+    """The frames of an audio section: natural logarithms, or decibels scaled to a range.
 
     Raises:
-        ValueError: it does.
+        ValueError: neither.
     """
-    values = audio.values
-    plain = (("signal_norm", False), ("spec_gain", 1.0), ("log_func", "np.log"), ("preemphasis", 0.0))
-    foreign = [name for name, value in plain if values.get(name, value) != value]
+    values, scaled = audio.values, audio.flag("signal_norm")
+    expected = (("spec_gain", 1.0), ("log_func", "np.log"), ("preemphasis", 0.0))
+    if scaled:
+        expected = (("spec_gain", 20.0), ("log_func", "np.log10"), ("clip_norm", True), ("stats_path", None))
+    foreign = [name for name, value in expected if values.get(name, value) != value]
     if not values or foreign:
         what = ", ".join(f"{name}={values[name]!r}" for name in foreign) or "no section 'audio'"
         raise ValueError(f"the config's mels are not among ours ({what}): name the nearest spec with --mel-spec")
+    scale: dict[str, Any] = {}
+    if scaled:
+        top = audio.real("max_norm", 4.0)
+        scale = dict(
+            log="db", clip=1e-8, preemphasis=audio.real("preemphasis", 0.0), ref_db=audio.real("ref_level_db", 20.0),
+            min_db=audio.real("min_level_db", -100.0),
+            value_range=(-top if audio.flag("symmetric_norm", True) else 0.0, top),
+        )  # fmt: skip
     return MelSpec(
         "coqui", audio.whole("sample_rate"), audio.whole("fft_size"), audio.whole("hop_length"),
         audio.whole("win_length"), audio.whole("num_mels", 80), audio.real("mel_fmin", 0.0),
-        None if values.get("mel_fmax") is None else audio.real("mel_fmax"), padding="center",
+        None if values.get("mel_fmax") is None else audio.real("mel_fmax"), padding="center", **scale,
     )  # fmt: skip

@@ -31,6 +31,9 @@ ARPABET = tuple(sorted(_ARPABET_CONSONANTS + [v + s for v in _ARPABET_VOWELS for
 GLOW_TTS = (PAD, "-", *"!'(),.:;? ", *_LETTERS, *("@" + s for s in ARPABET))
 """The 148 symbols of jaywalnut310/glow-tts and NVIDIA/tacotron2 (`text/symbols.py`)."""
 
+RTVC = (PAD, "~", *_LETTERS, *"!'\"(),-.:;? ")
+"""The 66 symbols of CorentinJ/Real-Time-Voice-Cloning (`synthesizer/utils/symbols.py`); '~' ends each text."""
+
 _IPA = "ɑɐɒæɓʙβɔɕçɗɖðʤəɘɚɛɜɝɞɟʄɡɠɢʛɦɧħɥʜɨɪʝɭɬɫɮʟɱɯɰŋɳɲɴøɵɸθœɶʘɹɺɾɻʀʁɽʂʃʈʧʉʊʋⱱʌɣɤʍχʎʏʑʐʒʔʡʕʢǀǁǂǃˈˌːˑʼʴʰʱʲʷˠˤ˞↓↑→↗↘'̩'ᵻ"
 
 VITS = (PAD, *';:,.!?¡¿—…"«»“” ', *_LETTERS, *_IPA)
