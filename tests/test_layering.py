@@ -25,7 +25,7 @@ ALLOWED = {
     "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
-        "registry", "config", "audio", "text", "nn.functional", "train.checkpoint", "weights", "voices", "interop",
+        "registry", "config", "audio", "text", "nn.functional", "nn.alignment", "train.checkpoint", "weights", "voices", "interop",
         "models.*",
     ),
 }  # fmt: skip

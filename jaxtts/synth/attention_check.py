@@ -76,5 +76,5 @@ def _read_again(path: np.ndarray, rank: np.ndarray, spoken: np.ndarray) -> np.nd
 
 
 def is_spoken(symbol: str) -> bool:
-    """Whether a symbol makes a sound: letters and digits do; marks of length or stress, punctuation and spaces do not."""
+    """Whether a symbol makes a sound: letters and digits do, marks, punctuation and spaces do not."""
     return any(c.isalnum() and unicodedata.category(c) not in ("Lm", "Mn") for c in symbol)

@@ -4,10 +4,11 @@
 symbolic sizes b of the batch, s of the symbols and 16 t of the frames) and `export.json`, which says for each what it
 takes and gives in order: first the weights, named as in `weights.safetensors`, all float32.
 
-    latent      text -> what the decoder reads, its lengths, frames of each symbol
+    latent      text -> what the decoder reads, its lengths, frames of each symbol; of an autoregressive model also the
+                symbol that each frame attends to most, and the most that any frame attends to each symbol
     decode      that, or some frames of it -> wave
     convert     a recording's spectrogram -> wave of another speaker (end-to-end voices of several speakers)
-    synthesize  the first two as one: text -> wave, lengths in frames, frames of each symbol
+    synthesize  the first two as one: text -> wave, and the results of the first but what the decoder reads
 
 `load` gives the Voice of such a folder. It imports jax and the text front end, but neither flax nor any model; it takes
 the first three programs, in buckets as `speak` does. The fourth is for other programs.
@@ -34,10 +35,10 @@ FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
 _SUFFIX = ".stablehlo"
 _RESULTS = {
-    "latent": ("latent", "lengths", "durations"),
+    "latent": ("latent", "lengths", "durations", "path", "attended"),
     "decode": ("wave",),
     "convert": ("wave",),
-    "synthesize": ("wave", "lengths", "durations"),
+    "synthesize": ("wave", "lengths", "durations", "path", "attended"),
 }
 
 
@@ -54,6 +55,8 @@ def export(voice: Voice, folder: str | Path, platforms: Sequence[str] = PLATFORM
     """
     if voice.files.programs:
         raise ValueError(f"voice {voice.name!r} is an export already: copy its folder")
+    if "vocoder" in voice.files.parts and not voice.files.vocoder:
+        raise ValueError(f"voice {voice.name!r} has Griffin-Lim for a vocoder, which is no model to export: train one")
     if unknown := set(platforms) - {*PLATFORMS, "rocm"}:
         raise ValueError(f"platforms {', '.join(sorted(unknown))} are not known; take some of {', '.join(PLATFORMS)}")
     folder, speaker = Path(folder), voice._speaker
@@ -141,27 +144,30 @@ def _programs(files: VoiceFiles, speaker: Speaker) -> dict[str, tuple[Callable[.
         return jax.ShapeDtypeStruct(shape, np.float32)
 
     channels, bins = speaker.channels, files.mel.n_fft // 2 + 1
-    text = {
-        "text": whole(b, s), "text_lengths": whole(b), "speaker": whole(b), "noise": real(b, t, channels),
-        "noise_scale": real(b), "length_scale": real(b, s),
-    }  # fmt: skip
+    text = {"text": whole(b, s), "text_lengths": whole(b), "speaker": whole(b)}
+    if files.autoregressive:
+        text |= {"seeds": jax.ShapeDtypeStruct((b,), np.uint32), "room": jax.ShapeDtypeStruct((t,), np.bool_)}
+    else:
+        text |= {"noise": real(b, t, channels), "noise_scale": real(b), "length_scale": real(b, s)}
     if files.stochastic_durations:
         text |= {"duration_noise": real(b, s, 2), "duration_noise_scale": real(b)}
     first, last = next(iter(files.parts)), next(reversed(files.parts))
     latent, decode = speaker._build("latent"), speaker._build("decode")
     count = {role: len(files.parts[role].tensors) for role in files.parts}
 
+    noise = {"vocoder_noise": real(b, t, files.mel.hop_length)} if speaker.noisy else {}
+
     def synthesize(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         inputs = arrays[sum(count.values()) :]
-        found, lengths, durations = latent(*arrays[: count[first]], *inputs)
+        found, lengths, *rest = latent(*arrays[: count[first]], *inputs[: len(text)])
         weights = arrays[sum(count.values()) - count[last] : sum(count.values())]
-        return *decode(*weights, found, lengths, inputs[2]), lengths, durations
+        return *decode(*weights, found, lengths, inputs[2], *inputs[len(text) :]), lengths, *rest
 
     frames = {"latent": real(b, t, channels), "lengths": whole(b), "speaker": whole(b)}
     programs = {
         "latent": (latent, [first], text),
-        "decode": (decode, [last], frames),
-        "synthesize": (synthesize, list(files.parts), text),
+        "decode": (decode, [last], frames | noise),
+        "synthesize": (synthesize, list(files.parts), text | noise),
     }
     if first == "model" and len(files.speakers) > 1:
         heard = {

@@ -21,6 +21,7 @@ from jaxtts.text import TextSpec
 from jaxtts.weights.safetensors import read_safetensors, replacing, save_safetensors
 
 FORMATS = {("acoustic", "vocoder"): 1, ("model",): 2}  # parts -> number in voice.json
+GRIFFIN_LIM = "griffin-lim"  # in the place of a vocoder's path, and of its name
 KINDS = {"acoustic": "acoustic", "vocoder": "vocoder", "model": "end-to-end"}  # part -> kind in the registry
 _CALIBRATION = (
     "The birch canoe slid on the smooth planks.",
@@ -38,6 +39,11 @@ class Part:
     config: dict[str, Any]
     mel: MelSpec
     tensors: dict[str, np.ndarray] = field(repr=False)
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """See `registry.Entry`."""
+        return MODELS[self.model].traits if self.model in MODELS else ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,17 @@ class VoiceFiles:
     def stochastic_durations(self) -> bool:
         """Whether noise decides how long symbols last."""
         return bool(self.first.config.get("stochastic_durations"))
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the acoustic model ends by itself, and may fail to."""
+        return "autoregressive" in self.first.traits
+
+    @property
+    def vocoder(self) -> Part | None:
+        """The model that reads mels; an end-to-end voice has none, nor does Griffin-Lim count."""
+        part = self.parts.get("vocoder")
+        return part if part and part.model != GRIFFIN_LIM else None
 
 
 _SCALARS = ("noise_scale", "duration_noise_scale", "length_scale", "sentence_pause", "frames_per_symbol")
@@ -137,11 +154,13 @@ def read_voice(folder: str | Path) -> VoiceFiles:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def read_part(path: str | Path, name: str) -> tuple[Part, dict[str, Any]]:
+def read_part(path: str | Path, name: str, mel: MelSpec | None = None) -> tuple[Part, dict[str, Any]]:
     """One model: of a voice folder, as training left it (`config.json` and `model.safetensors`), or another toolkit's.
 
     Args:
+        path: for a vocoder also 'griffin-lim'.
         name: 'acoustic', 'vocoder' or 'model'.
+        mel: what Griffin-Lim reads; models know it themselves.
 
     Returns:
         The model in the form for inference, and what else is said there, as VoiceFiles calls it: `speakers`, for a
@@ -151,6 +170,9 @@ def read_part(path: str | Path, name: str) -> tuple[Part, dict[str, Any]]:
         ValueError: there is no such model there.
     """
     path = Path(path)
+    if name == "vocoder" and str(path) == GRIFFIN_LIM:
+        assert mel is not None
+        return Part(GRIFFIN_LIM, {"mel": mel.to_dict()}, mel, {}), {}
     if (path / "voice.json").is_file():
         voice = read_voice(path)
         if name not in voice.parts:
@@ -219,6 +241,8 @@ def write_voice(
     paths = {part: path for part, path in given.items() if path is not None}
     if tuple(paths) not in FORMATS:
         raise ValueError("a voice is made of an acoustic model and a vocoder, or of an end-to-end model alone")
+    if str(vocoder) == GRIFFIN_LIM:
+        raise ValueError(f"vocoder={GRIFFIN_LIM!r} is no model that a voice can hold: give it to `say` or `load`")
     folder = Path(folder)
     files = assemble(name or folder.name, paths)
     chosen = {
@@ -229,8 +253,8 @@ def write_voice(
     files = replace(files, parts=parts, **{field: x for field, x in chosen.items() if x is not None})
     if files.text.language.startswith("en"):
         audios = Voice(files).synthesize(list(_CALIBRATION), length_scale=1.0)
-        rates = [s.frames / len(s.symbols) for audio in audios for s in audio.segments]
-        files = replace(files, frames_per_symbol=round(float(max(rates)), 2))
+        rates = [s.frames / len(s.symbols) for audio in audios for s in audio.segments if not s.truncated]
+        files = replace(files, frames_per_symbol=round(float(max(rates)), 2)) if rates else files
     save_voice(folder, files, readme)
     return files
 
@@ -241,7 +265,9 @@ def assemble(name: str, paths: Mapping[str, str | Path]) -> VoiceFiles:
     Raises:
         ValueError: one cannot be read, or the first does not say how it wants its text.
     """
-    found = {part: read_part(path, part) for part, path in paths.items()}
+    found: dict[str, tuple[Part, dict[str, Any]]] = {}
+    for part, path in paths.items():
+        found[part] = read_part(path, part, found["acoustic"][0].mel if part == "vocoder" else None)
     about = next(iter(found.values()))[1]
     if about.get("text") is None:
         path = next(iter(paths.values()))

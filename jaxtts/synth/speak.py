@@ -7,26 +7,35 @@ the next one: nothing is ever cut off. The second sees windows of a sentence wit
 their samples. Every sentence draws its own noise from the seed and its place in its text, symbol by symbol and frame by
 frame, and all models mask what lies behind a sentence's end; so what is heard depends neither on the bucket nor on the
 company.
+
+An autoregressive model ends by itself, or does not: there the frames have a bound, and a sentence that reaches it is
+cut off and says so. What its attention left out or read again is looked for too (`attention_check`), and a sentence
+with such faults is spoken again, by other seeds.
 """
 
 import json
 import logging
+import math
 import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxtts.audio.denoise import HOP, N_FFT, bias_spectrum, denoise
 from jaxtts.audio.features import linear_spectrogram_np
+from jaxtts.audio.spec import MelSpec
 from jaxtts.config import from_dict
 from jaxtts.registry import module
 from jaxtts.synth import executables
-from jaxtts.synth.folder import Part, VoiceFiles
+from jaxtts.synth.attention_check import Faults, check, is_spoken
+from jaxtts.synth.folder import GRIFFIN_LIM, Part, VoiceFiles
 from jaxtts.synth.voice import Piece
 
 log = logging.getLogger(__name__)
@@ -38,26 +47,46 @@ WINDOWS = (32, 48, *range(64, 256, 32), *range(256, 513, 64))  # frames of what 
 MAX_BATCH_FRAMES = 1 << 14  # frames of a whole batch: bounds its memory
 HEADROOM = 1.15  # on the voice's own frames per symbol
 MAX_FRAMES_PER_SYMBOL = 256
+SPARE_FACTOR, SPARE_FRAMES = 3, 200  # an autoregressive sentence may last so many times as long, and so much longer
 CONVERTED = 1024  # frames of a recording that are converted at once
 CHUNK = 64  # frames that a stream gives at once, half as many at first
 STAGES = ("latent", "decode")
+WHOLE = 8192  # frames that Griffin-Lim decodes at once
+SEAM = 16  # frames on each side that it hears more, where there are more
+HELD = 20  # times the frames of a symbol: longer than any pause
+HUM = 88  # frames of zeros of which the vocoder makes the hum that a denoiser takes away (NVIDIA/waveglow)
+
+
+class Found(NamedTuple):
+    """What a sentence is decoded from [T, C] (for a vocoder mels), each symbol's frames [S], and what is wrong."""
+
+    latent: np.ndarray
+    durations: np.ndarray
+    faults: Faults = Faults()
 
 
 class Spoken(NamedTuple):
-    """One spoken sentence: wave [N], what it was decoded from [T, C] (for a vocoder mels), each symbol's frames [S]."""
+    """One spoken sentence: wave [N], and what it was decoded from."""
 
     wave: np.ndarray
-    latent: np.ndarray
-    durations: np.ndarray
+    found: Found
 
 
 class Cut(NamedTuple):
-    """The frames from start to stop of a latent [T, C] and the number of who speaks."""
+    """The frames from start to stop of a latent [T, C].
+
+    Attributes:
+        speaker: the number of who speaks.
+        noise: of the whole latent, times its temperature [T, hop]; empty where the vocoder reads none.
+        denoise: strength of the denoiser, 0 for none.
+    """
 
     latent: np.ndarray
-    speaker: int
     start: int
     stop: int
+    speaker: int = 0
+    noise: np.ndarray = np.zeros((0, 0), np.float32)
+    denoise: float = 0.0
 
 
 class Speaker:
@@ -72,6 +101,10 @@ class Speaker:
             role: jax.device_put([widened(part.tensors[n]) for n in self._names[role]], device)
             for role, part in files.parts.items()
         }
+        unspoken = (files.text.blank, files.text.bos, files.text.eos, files.text.pad)
+        self._spoken = np.array([is_spoken(s) and s not in unspoken for s in files.text.symbols])
+        self.noisy = bool(files.vocoder and "noise" in files.vocoder.traits)
+        self._whole = "vocoder" in files.parts and not files.vocoder  # Griffin-Lim
         roles = list(files.parts)
         self._role = {"latent": roles[0], "decode": roles[-1], "convert": roles[0]}  # stage -> part
         self._several = files.first.config.get("num_speakers", 1) > 1
@@ -85,53 +118,46 @@ class Speaker:
         Raises:
             ValueError: the weights do not fit the models, or the voice wants absurdly many frames.
         """
-        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        waiting = {i: self._frames(line) for i, line in enumerate(lines)}
-        while waiting:
-            buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-            for i, frames in waiting.items():
-                buckets[at_least(SYMBOLS, len(lines[i].ids)), frames].append(i)
-            waiting = {}
-            for (symbols, frames), members in buckets.items():
-                for group in _batches(members, frames):
-                    latents, lengths, durations = self._latents([lines[i] for i in group], symbols, frames)
-                    for b, i in enumerate(group):
-                        if lengths[b] < frames - 1:
-                            found[i] = latents[b, : lengths[b]], durations[b, : len(lines[i].ids)]
-                        else:  # it fills the bucket and so may be cut off
-                            waiting[i] = _next_frames(frames, lines[i])
-        cuts, owners, reach = [], [], self.receptive_field("decode")
-        for i, line in enumerate(lines):
-            for start, stop in windows(len(found[i][0]), reach, WINDOWS[-1]):
-                cuts.append(Cut(found[i][0], line.manner.speaker, start, stop))
-                owners.append(i)
-        waves: dict[int, list[np.ndarray]] = defaultdict(list)
-        for i, wave in zip(owners, self._decode(cuts)):
-            waves[i].append(wave)
-        return [Spoken(np.concatenate(waves[i]), *found[i]) for i in range(len(lines))]
+        found = self._find(lines)
+        for attempt in range(1, 1 + max((line.manner.retries for line in lines), default=0)):
+            again = [i for i, line in enumerate(lines) if attempt <= line.manner.retries and any(found[i].faults)]
+            for i, other in zip(again, self._find([lines[i]._replace(attempt=attempt) for i in again])):
+                found[i] = min(found[i], other, key=lambda f: f.faults.weight)  # of equals the first
+        cuts = [self.cuts(self._cut(line, latent)) for line, (latent, *_) in zip(lines, found)]
+        waves = iter(self.decode([cut for several in cuts for cut in several]))
+        return [Spoken(np.concatenate([next(waves) for _ in several]), f) for several, f in zip(cuts, found)]
 
-    def stream(self, line: Piece) -> Iterator[np.ndarray]:
-        """Speaks one sentence bit by bit: the samples that `speak` gives, CHUNK frames at a time.
+    def stream(self, line: Piece) -> Iterator[tuple[np.ndarray, Found | None]]:
+        """Speaks one sentence bit by bit: the samples that `speak` gives without retries, CHUNK frames at a time.
 
         A sample depends on the frames around it and no others (`receptive_field` of either model). So a long sentence
         is spoken from its beginning only as far as the first chunk needs, then whole: the first chunk takes the same
-        time whatever the sentence's length.
+        time whatever the sentence's length. (Griffin-Lim alone needs the whole sentence for the first chunk.)
+
+        Yields:
+            Samples, and with the last of them what they were decoded from.
         """
-        latent, decoder = (self.receptive_field(stage) for stage in STAGES)
-        first = CHUNK // 2
-        frames, start = at_least(FRAMES, first + decoder + latent), 0
-        silence = Cut(np.zeros((first + decoder, self.channels), np.float32), line.manner.speaker, 0, first)
-        with self._meanwhile(lambda: self._decode([silence])):  # it takes as long to load as the other function does
-            found, ended = self._latent(line, frames)
-        if not ended:
-            yield from self._decode([Cut(found, line.manner.speaker, 0, first)])
-            start = first
-        while not ended:
-            frames = max(self._frames(line), _next_frames(frames, line))
-            found, ended = self._latent(line, frames)
-        while start < len(found):
-            stop = min(start + (CHUNK if start else first), len(found))
-            yield from self._decode([Cut(found, line.manner.speaker, start, stop)])
+        first, decoder = CHUNK // 2, self.reach(line.manner.denoise)
+        found, start = None, 0
+        if not self._whole:
+            frames = at_least(FRAMES, first + decoder + self.receptive_field("latent"))
+            silence = self._cut(line, np.zeros((first + decoder, self.channels), np.float32), first)
+            with self._meanwhile(lambda: self.decode([silence])):  # it takes as long to load as the other does
+                (beginning,), (found,) = self._latents([line], at_least(SYMBOLS, len(line.ids)), frames)
+            if found is None:
+                yield self.decode([self._cut(line, beginning, first)])[0], None
+                start = first
+        if found is None:
+            (found,) = self._find([line], frames + 1 if start else 0)
+        whole = self._cut(line, found.latent)
+        wave = np.concatenate(self.decode(self.cuts(whole))) if self._whole else None
+        while start < len(found.latent):
+            stop = min(start + (CHUNK if start else first), len(found.latent))
+            if wave is None:
+                (samples,) = self.decode([whole._replace(start=start, stop=stop)])
+            else:
+                samples = wave[start * self.files.mel.hop_length : stop * self.files.mel.hop_length]
+            yield samples, found if stop == len(found.latent) else None
             start = stop
 
     def convert(self, samples: np.ndarray, source: int, target: int, noise_scale: float, seed: int) -> np.ndarray:
@@ -156,53 +182,116 @@ class Speaker:
             waves.append(wave[0, (start - first) * hop : (stop - first) * hop])
         return np.concatenate(waves)[: len(samples)]
 
-    def _latent(self, line: Piece, frames: int) -> tuple[np.ndarray, bool]:
-        """The first frames of a sentence [T, C], and whether that is all of it."""
-        latents, lengths, _ = self._latents([line], at_least(SYMBOLS, len(line.ids)), frames)
-        return latents[0, : lengths[0]], bool(lengths[0] < frames - 1)
+    def _find(self, lines: Sequence[Piece], least: int = 0) -> list[Found]:
+        """What the decoder is to make of sentences; `least` frames are known not to be enough."""
+        found: dict[int, Found] = {}
+        waiting = {i: max(self._frames(line), at_least(FRAMES, least)) for i, line in enumerate(lines)}
+        while waiting:
+            buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
+            for i, frames in waiting.items():
+                buckets[at_least(SYMBOLS, len(lines[i].ids)), frames].append(i)
+            waiting = {}
+            for (symbols, frames), members in buckets.items():
+                for group in _batches(members, frames):
+                    for i, (_, result) in zip(group, zip(*self._latents([lines[i] for i in group], symbols, frames))):
+                        if result is None:
+                            waiting[i] = self._next_frames(frames, lines[i])
+                        else:
+                            found[i] = result
+        return [found[i] for i in range(len(lines))]
 
-    def _latents(self, lines: list[Piece], symbols: int, frames: int) -> list[np.ndarray]:
-        """What the decoder reads [B, T, C], its lengths [B] and the durations [B, S]; rows too many repeat the last."""
+    def _latents(self, lines: list[Piece], symbols: int, frames: int) -> tuple[list[np.ndarray], list[Found | None]]:
+        """What the decoder reads of each sentence [T, C] as far as these frames go; and all about it, if that is all of
+        it."""
+        latents, lengths, *rest = self._call("latent", self._inputs(lines, symbols, frames))
+        beginnings = [latent[:length] for latent, length in zip(latents, lengths)][: len(lines)]
+        rows = zip(lines, beginnings, *rest)
+        return beginnings, [self._complete(line, frames, latent, *row) for line, latent, *row in rows]
+
+    def _complete(
+        self, line: Piece, frames: int, latent: np.ndarray, durations: np.ndarray, *course: np.ndarray
+    ) -> Found | None:
+        """A sentence in a bucket of frames; None: it fills it and may be cut off there, which only a bound permits."""
+        symbols = len(line.ids)
+        if not course:  # the flow may drop an odd last frame
+            return Found(latent, durations[:symbols]) if len(latent) < frames - 1 else None
+        path, attended = course
+        most = self._bound(line)
+        truncated = len(latent) > most or len(latent) == frames
+        if truncated and frames <= most:
+            return None
+        latent = latent[:most]
+        longest = HELD * self.files.frames_per_symbol
+        faults = check(path[: len(latent)], attended[:symbols], self._spoken[line.ids], longest)
+        ends = np.minimum(np.cumsum(durations[:symbols]), len(latent))
+        return Found(latent, np.diff(ends, prepend=0).astype(np.int32), faults._replace(truncated=truncated))
+
+    def _inputs(self, lines: list[Piece], symbols: int, frames: int) -> list[np.ndarray]:
+        """Of the function `latent`; rows too many repeat the last."""
         batch = at_least(BATCHES, len(lines))
-        text, scales = np.zeros((batch, symbols), np.int32), np.ones((batch, symbols), np.float32)
-        noise, duration_noise = np.zeros((batch, frames, self.channels), np.float32), np.zeros((batch, symbols, 2))
         rows = [lines[min(b, len(lines) - 1)] for b in range(batch)]
+        text, scales = np.zeros((batch, symbols), np.int32), np.ones((batch, symbols), np.float32)
         for b, line in enumerate(rows):
             text[b, : len(line.ids)], scales[b, : len(line.ids)] = line.ids, line.scales
+        lengths = np.array([len(line.ids) for line in rows], np.int32)
+        speaker = np.array([line.manner.speaker for line in rows], np.int32)
+        if self.files.autoregressive:
+            seeds = [np.random.SeedSequence((x.manner.seed, x.index, 2, x.attempt)).generate_state(1) for x in rows]
+            return [text, lengths, speaker, np.concatenate(seeds), np.zeros(frames, bool)]
+        noise, duration_noise = np.zeros((batch, frames, self.channels), np.float32), np.zeros((batch, symbols, 2))
+        for b, line in enumerate(rows):
             if line.manner.noise_scale and b < len(lines):
                 rng = np.random.default_rng((line.manner.seed, line.index))
                 noise[b] = rng.standard_normal(noise.shape[1:], np.float32)
             if self.files.stochastic_durations and line.manner.duration_noise_scale:
                 rng = np.random.default_rng((line.manner.seed, line.index, 1))
                 duration_noise[b, : len(line.ids)] = rng.standard_normal((len(line.ids), 2), np.float32)
-        lengths = np.array([len(line.ids) for line in rows], np.int32)
-        speaker = np.array([line.manner.speaker for line in rows], np.int32)
         noise_scale, duration_noise_scale = (
             np.array([getattr(line.manner, name) for line in rows], np.float32)
             for name in ("noise_scale", "duration_noise_scale")
         )
         drawn = [duration_noise.astype(np.float32), duration_noise_scale] if self.files.stochastic_durations else []
-        return self._call("latent", [text, lengths, speaker, noise, noise_scale, scales, *drawn])
+        return [text, lengths, speaker, noise, noise_scale, scales, *drawn]
 
-    def _decode(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
+    def _cut(self, line: Piece, latent: np.ndarray, stop: int | None = None) -> Cut:
+        """A sentence, or its beginning, as the decoder gets it; the noise of fewer frames is the beginning of more."""
+        noise = self.noise(len(latent), (line.manner.seed, line.index, 3), line.manner.sigma)
+        stop = len(latent) if stop is None else stop
+        return Cut(latent, 0, stop, line.manner.speaker, noise, line.manner.denoise)
+
+    def cuts(self, whole: Cut) -> list[Cut]:
+        """The windows in which it is decoded."""
+        edges = windows(len(whole.latent), self.reach(whole.denoise), self._sizes[-1] - self._whole)
+        return [whole._replace(start=start, stop=stop) for start, stop in edges]
+
+    def decode(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
         """The samples of each cut [(stop - start) * hop]."""
-        reach, hop = self.receptive_field("decode"), self.files.mel.hop_length
+        hop = self.files.mel.hop_length
         buckets: dict[int, list[int]] = defaultdict(list)
-        firsts = [max(0, cut.start - reach) for cut in cuts]
-        given = [cut.latent[first : cut.stop + reach] for first, cut in zip(firsts, cuts)]
+        reaches, step = [self.reach(cut.denoise) for cut in cuts], self._denoiser_step
+        firsts = [max(0, cut.start - reach) for cut, reach in zip(cuts, reaches)]
+        firsts = [first - first % step if cut.denoise else first for first, cut in zip(firsts, cuts)]
+        seen = [slice(first, cut.stop + reach) for first, cut, reach in zip(firsts, cuts, reaches)]
+        given = [cut.latent[frames] for cut, frames in zip(cuts, seen)]
         for i, frames in enumerate(given):
-            buckets[at_least(WINDOWS, len(frames))].append(i)
+            buckets[at_least(self._sizes, len(frames) + self._whole)].append(i)
         waves: dict[int, np.ndarray] = {}
         for size, members in buckets.items():
-            for group in _batches(members, size):
+            for group in [[i] for i in members] if self._whole else _batches(members, size):
                 batch = at_least(BATCHES, len(group))
-                latents = np.zeros((batch, size, given[0].shape[1]), np.float32)
+                latents = np.full((batch, size, given[0].shape[1]), self._beyond, np.float32)
+                noise = np.zeros((batch, size, hop), np.float32) if self.noisy else None
                 lengths, speaker = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
                 for b, i in enumerate(group):
                     latents[b, : len(given[i])], lengths[b], speaker[b] = given[i], len(given[i]), cuts[i].speaker
-                (wave,) = self._call("decode", [latents, lengths, speaker])
+                    if noise is not None:
+                        noise[b, : len(given[i])] = cuts[i].noise[seen[i]]
+                (wave,) = self._call("decode", [latents, lengths, speaker, *([] if noise is None else [noise])])
                 for b, i in enumerate(group):
-                    waves[i] = wave[b, (cuts[i].start - firsts[i]) * hop : (cuts[i].stop - firsts[i]) * hop]
+                    heard = wave[b, : len(given[i]) * hop]
+                    if cuts[i].denoise:
+                        heard = self._denoised(heard, cuts[i].denoise)
+                    waves[i] = heard[(cuts[i].start - firsts[i]) * hop : (cuts[i].stop - firsts[i]) * hop]
         return [waves[i] for i in range(len(cuts))]
 
     @contextmanager
@@ -219,18 +308,61 @@ class Speaker:
         """The bucket of frames that a sentence should fit in."""
         return at_least(FRAMES, self.files.frames_per_symbol * HEADROOM * float(line.scales.sum()))
 
+    def _next_frames(self, frames: int, line: Piece) -> int:
+        """The one to try when it fills that one."""
+        log.info("sentence of %d symbols fills %d frames", len(line.ids), frames)
+        if self.files.autoregressive:
+            return at_least(FRAMES, self._bound(line) + 1)
+        if frames > MAX_FRAMES_PER_SYMBOL * np.maximum(1.0, line.scales).sum():
+            raise ValueError(
+                f"the voice wants more than {frames} frames for {len(line.ids)} symbols: "
+                "it is not trained well enough to speak"
+            )
+        return at_least(FRAMES, frames + 1)
+
+    def _bound(self, line: Piece) -> int:
+        """The most frames of a sentence of an autoregressive voice."""
+        usual = SPARE_FRAMES + SPARE_FACTOR * self.files.frames_per_symbol * len(line.ids)
+        return line.manner.max_frames or min(int(usual), FRAMES[-1] - 1)
+
+    def noise(self, frames: int, seed: tuple[int, ...], sigma: float | None) -> np.ndarray:
+        """Noise of a temperature (None: the vocoder's own) [T, hop]; empty where the vocoder reads none."""
+        if not self.noisy or not self.files.vocoder:
+            return np.zeros((0, 0), np.float32)
+        sigma = self.files.vocoder.config["sigma_infer"] if sigma is None else sigma
+        drawn = np.random.default_rng(seed).standard_normal((frames, self.files.mel.hop_length), np.float32)
+        return drawn * np.float32(sigma)
+
+    def _denoised(self, wave: np.ndarray, strength: float) -> np.ndarray:
+        """[N] -> [N]; there is silence behind what ends, so that the bucket is not heard."""
+        frames = at_least(self._sizes, len(wave) / self.files.mel.hop_length)
+        padded = np.zeros(frames * self.files.mel.hop_length + N_FFT, np.float32)
+        padded[: len(wave)] = wave
+        inputs = [padded, self._bias_spectrum, np.float32(strength)]
+        return self._run("denoise", "denoise", lambda: lambda *x: (denoise(*x),), [], inputs)[0][: len(wave)]
+
+    @cached_property
+    def _bias_spectrum(self) -> np.ndarray:
+        silence = np.zeros((HUM, self.channels), np.float32)
+        (hum,) = self.decode([Cut(silence, 0, HUM, noise=np.zeros((HUM, self.files.mel.hop_length), np.float32))])
+        return self._run("hum", "hum", lambda: lambda x: (bias_spectrum(x),), [], [hum])[0]
+
     def _call(self, stage: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
         """Runs the compiled function of a stage on a bucket's inputs."""
-        arrays = [*self._weights[self._role[stage]], *jax.device_put(inputs, jax.devices()[0])]
-        bucket = (stage, *(x.shape for x in inputs))
+        weights = self._weights[self._role[stage]]
+        return self._run(stage, self._fingerprint(stage), lambda: self._build(stage), weights, inputs)
+
+    def _run(
+        self, what: str, fingerprint: str, build: Callable[[], Any], weights: list[jax.Array], inputs: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        arrays = [*weights, *jax.device_put(inputs, jax.devices()[0])]
+        bucket = (what, *(x.shape for x in inputs))
         with self._lock:
             lock = self._locks[bucket]
         with lock:
             if bucket not in self._functions:
-                name = f"{self.files.name}: {stage} of {inputs[0].shape}"
-                self._functions[bucket] = executables.get(
-                    name, self._fingerprint(stage), lambda: self._build(stage), arrays
-                )
+                name = f"{self.files.name}: {what} of {inputs[0].shape}"
+                self._functions[bucket] = executables.get(name, fingerprint, build, arrays)
         return [np.asarray(x) for x in self._functions[bucket](arrays)]
 
     def _fingerprint(self, stage: str) -> str:
@@ -242,18 +374,28 @@ class Speaker:
         """f(*weights, *inputs) -> results of a stage.
 
         latent: text, lengths, speaker, noise, noise_scale, length_scale and, where durations are drawn, duration_noise,
-        duration_noise_scale -> latent, lengths, durations. decode: latent, lengths, speaker -> wave. convert:
-        spectrogram, lengths, source, target, noise -> wave.
+        duration_noise_scale -> latent, lengths, durations. Of an autoregressive model: text, lengths, speaker, seeds,
+        room [T] (for so many frames) -> latent, lengths, durations, path, attended (see `attention_check`).
+        decode: latent, lengths, speaker, noise (if the vocoder reads it) -> wave.
+        convert: spectrogram, lengths, source, target, noise -> wave.
         """
+        role = self._role[stage]
+        if stage == "decode" and self._whole:
+            return _griffin_lim(self.files.mel)
         from jaxtts.nn import functional  # imports flax, which a warm start does without
 
-        role = self._role[stage]
         structure, names = checked_structure(self.files.parts[role]), self._names[role]
         whole, several = role == "model", self._several
 
         def run(*arrays: jax.Array) -> tuple[jax.Array, ...]:
             weights, inputs = functional.nested(dict(zip(names, arrays))), arrays[len(names) :]
             model = functional.merge(structure, weights)
+            if stage == "latent" and self.files.autoregressive:
+                text, lengths, speaker, seeds, room = inputs
+                latent, frames, alignment = model.infer(
+                    text, lengths, max_frames=room.shape[0], seeds=seeds, speaker=speaker if several else None
+                )
+                return latent, frames, *_course(alignment, lengths, frames)
             if stage == "latent":
                 text, lengths, speaker, noise, noise_scale, length_scale, *drawn = inputs
                 latent, frames, alignment = (model.latent if whole else model.infer)(
@@ -265,16 +407,44 @@ class Speaker:
             if stage == "convert":
                 spectrogram, lengths, source, target, noise = inputs
                 return (model.convert(spectrogram, lengths, source=source, target=target, noise=noise),)
-            latent, lengths, speaker = inputs
+            latent, lengths, speaker, *noise = inputs
             if whole:
                 return (model.decode(latent, lengths, speaker=speaker if several else None),)
-            return (model.infer(latent, lengths),)  # wave [B, T * hop]
+            heated = {"noise": noise[0], "sigma": 1.0} if noise else {}  # by its temperature, see `noise`
+            return (model.infer(latent, lengths, **heated),)  # wave [B, T * hop]
 
         return run
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        """The buckets of frames of the stage decode."""
+        return tuple(n for n in FRAMES if n <= WHOLE) if self._whole else WINDOWS
+
+    @property
+    def _beyond(self) -> float:
+        """What stands behind the end of what is decoded; models mask it."""
+        return self.files.mel.floor if self._whole else 0.0
+
+    def reach(self, denoise: float = 0.0) -> int:
+        """Frames on each side that decide a frame's samples."""
+        beyond = -(-N_FFT // self.files.mel.hop_length) + self._denoiser_step - 1
+        return self._decoder_reach + (beyond if denoise else 0)
+
+    @property
+    def _denoiser_step(self) -> int:
+        """What the denoiser hears begins at a multiple of so many frames, for its own frames to lie the same always."""
+        hop = self.files.mel.hop_length
+        return math.lcm(hop, HOP) // hop
+
+    @cached_property
+    def _decoder_reach(self) -> int:
+        return self.receptive_field("decode")
 
     def receptive_field(self, stage: str) -> int:
         """Frames on each side that a stage's output depends on; known on disk, so that no model is imported for it."""
         part = self.files.parts[self._role[stage]]
+        if part.model == GRIFFIN_LIM:
+            return SEAM
 
         def compute() -> list[int]:
             config = from_dict(module(part.model).Config, part.config)
@@ -298,6 +468,25 @@ def windows(frames: int, reach: int, largest: int) -> list[tuple[int, int]]:
     return list(zip([0, *edges], edges))
 
 
+def _course(alignment: jax.Array, text_lengths: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
+    """Alignment [B, T, S] -> durations [B, S] that go from symbol to symbol, the symbol that each frame attends to most
+    [B, T], and the most that each symbol got of a frame's attention [B, S]."""
+    import jax.numpy as jnp
+
+    from jaxtts.nn.alignment import monotonic_alignment_search
+
+    scores = jnp.log(jnp.maximum(alignment, 1e-8)).swapaxes(0, 1)  # [T, B, S]
+    durations = monotonic_alignment_search(scores, text_lengths, lengths)
+    return durations, jnp.argmax(alignment, axis=2).astype("int32"), jnp.max(alignment, axis=1)
+
+
+def _griffin_lim(spec: MelSpec) -> Callable[..., tuple[jax.Array]]:
+    """mel [1, T, M], lengths, speaker -> wave [1, N] of T * hop samples or, where frames are centred, one hop less."""
+    from jaxtts.audio.griffin_lim import mel_to_wave
+
+    return lambda mel, lengths, speaker: (mel_to_wave(mel, spec),)
+
+
 def checked_structure(part: Part) -> Any:
     """The structure that a model's tensors merge into.
 
@@ -309,10 +498,10 @@ def checked_structure(part: Part) -> Any:
     models = module(part.model)
     try:
         config = from_dict(models.Config, part.config)
-        structure, params, _ = functional.structure(lambda: models.Model(config, rngs=functional.rngs_for_shapes()))
+        structure, params, rest = functional.structure(lambda: models.Model(config, rngs=functional.rngs_for_shapes()))
     except (TypeError, AttributeError, ArithmeticError, LookupError) as error:
         raise ValueError(f"the configuration of {part.model} is damaged ({error})") from error
-    wanted = {name: tuple(x.shape) for name, x in functional.named(params).items()}
+    wanted = {name: tuple(x.shape) for name, x in functional.named(functional.merged(params, rest)).items()}
     found = {name: tuple(x.shape) for name, x in part.tensors.items()}
     faults = [f"{n} is missing" for n in sorted(wanted.keys() - found.keys())]
     faults += [f"{n} is unexpected" for n in sorted(found.keys() - wanted.keys())]
@@ -333,16 +522,6 @@ def at_least(sizes: Sequence[int], wanted: float) -> int:
     if place == len(sizes):
         raise ValueError(f"{wanted:.0f} is beyond the largest bucket, {sizes[-1]}: use a smaller length_scale")
     return sizes[place]
-
-
-def _next_frames(frames: int, line: Piece) -> int:
-    log.info("sentence of %d symbols fills %d frames", len(line.ids), frames)
-    if frames > MAX_FRAMES_PER_SYMBOL * np.maximum(1.0, line.scales).sum():
-        raise ValueError(
-            f"the voice wants more than {frames} frames for {len(line.ids)} symbols: "
-            "it is not trained well enough to speak"
-        )
-    return at_least(FRAMES, frames + 1)
 
 
 def _batches(members: list[int], frames: int) -> list[list[int]]:

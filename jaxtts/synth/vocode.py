@@ -1,22 +1,15 @@
 """Mel spectrogram to wave with a vocoder of a voice or of a training run, or with Griffin-Lim."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
 from jaxtts.audio import io
 from jaxtts.audio.features import mel_spectrogram_np
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.synth import executables
-from jaxtts.synth.folder import Part, read_part
-from jaxtts.synth.speak import FRAMES, at_least, checked_structure, widened
-
-GRIFFIN_LIM = "griffin-lim"
-PIECE = 2048  # frames at once; longer spectrograms are cut
-OVERLAP = 64  # frames of context on both sides of a cut, more than any vocoder here looks at
+from jaxtts.synth.folder import VoiceFiles, read_part
+from jaxtts.synth.speak import Cut, Speaker
+from jaxtts.text import TextSpec
 
 
 class Vocoder:
@@ -31,15 +24,9 @@ class Vocoder:
     """
 
     def __init__(self, path: str | Path, mel: MelSpec | None = None):
-        self._part: Part | None = None
-        self.mel = mel or mel_spec("hifigan")
-        if str(path) == GRIFFIN_LIM:
-            return
-        executables.use_persistent_cache()
-        self._part, _ = read_part(path, "vocoder")
-        self.mel = self._part.mel
-        self._names = sorted(self._part.tensors)
-        self._weights = jax.device_put([widened(self._part.tensors[n]) for n in self._names], jax.devices()[0])
+        part, _ = read_part(path, "vocoder", mel or mel_spec("hifigan"))
+        self.mel = part.mel
+        self._speaker = Speaker(VoiceFiles(Path(path).name, TextSpec(), {"vocoder": part}))
 
     def features(self, path: str | Path) -> np.ndarray:
         """A sound file's frames [T, M] (resampled to the spec's rate), or those stored in a .npy file.
@@ -59,40 +46,24 @@ class Vocoder:
             raise ValueError(f"{path} holds {mel.dtype} {list(mel.shape)}; expected float [frames, {bins}]")
         return mel if mel.shape[1] == bins else mel.T  # other toolkits store [M, T]
 
-    def wave(self, mel: np.ndarray) -> np.ndarray:
-        """[T, M] -> samples [T * hop] ((T - 1) * hop of Griffin-Lim with a 'center' spec)."""
+    def wave(self, mel: np.ndarray, *, seed: int = 0, sigma: float | None = None, denoise: float = 0.0) -> np.ndarray:
+        """[T, M] -> samples [T * hop].
+
+        Args:
+            seed, sigma: of the noise that a vocoder like WaveGlow reads, and its temperature (None: the vocoder's own).
+            denoise: how much of the vocoder's own hum is taken away, see `audio.denoise`.
+
+        Raises:
+            ValueError: the vocoder has no noise, or no hum.
+        """
+        part = self._speaker.files.vocoder
+        if sigma is not None and not (part and "noise" in part.traits):
+            raise ValueError(f"sigma={sigma!r}: this vocoder reads no noise; leave it out")
+        if denoise and not part:
+            raise ValueError(f"denoise={denoise!r}: Griffin-Lim has no hum of its own; leave it out")
+        for name, value in {"sigma": sigma or 0.0, "denoise": denoise}.items():
+            if not 0 <= value <= 10:
+                raise ValueError(f"{name}={value!r} must lie between 0.0 and 10.0")
         mel = np.asarray(mel, np.float32)
-        if self._part is None:
-            from jaxtts.audio.griffin_lim import mel_to_wave
-
-            return np.asarray(jax.jit(lambda m: mel_to_wave(m, self.mel))(mel))
-        parts = []
-        for start in range(0, len(mel), PIECE):
-            first, last = max(0, start - OVERLAP), min(len(mel), start + PIECE + OVERLAP)
-            kept = slice((start - first) * self.mel.hop_length, (start - first + PIECE) * self.mel.hop_length)
-            parts.append(self._piece(mel[first:last])[kept])
-        return np.concatenate(parts)
-
-    def _piece(self, mel: np.ndarray) -> np.ndarray:
-        assert self._part is not None
-        frames = at_least(FRAMES, len(mel))
-        padded = np.zeros((1, frames, mel.shape[1]), np.float32)
-        padded[0, : len(mel)] = mel
-        inputs = [padded, np.array([len(mel)], np.int32)]
-        arrays = [*self._weights, *jax.device_put(inputs, jax.devices()[0])]
-        fingerprint = json.dumps([self._part.model, self._part.config, self._names], sort_keys=True)
-        run = executables.get(f"{self._part.model}: {frames} frames", fingerprint, self._build, arrays)
-        return np.asarray(run(arrays)[0])[0, : len(mel) * self.mel.hop_length]
-
-    def _build(self) -> Any:
-        from jaxtts.nn import functional
-
-        assert self._part is not None
-        structure = checked_structure(self._part)
-
-        def mel_to_wave(*arrays: jax.Array) -> tuple[jax.Array]:
-            *weights, mel, lengths = arrays
-            tree = functional.nested(dict(zip(self._names, weights)))
-            return (functional.merge(structure, tree).infer(mel, lengths),)
-
-        return mel_to_wave
+        whole = Cut(mel, 0, len(mel), 0, self._speaker.noise(len(mel), (seed, 0, 3), sigma), denoise)
+        return np.concatenate(self._speaker.decode(self._speaker.cuts(whole)))

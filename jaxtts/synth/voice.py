@@ -1,12 +1,14 @@
 """A voice: texts in, sound out."""
 
 import math
+import textwrap
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -22,12 +24,41 @@ from jaxtts.text import FrontEnd, Sentence, split_long
 from jaxtts.text.symbols import SPACE
 
 if TYPE_CHECKING:
-    from jaxtts.synth.speak import Speaker, Spoken
+    from jaxtts.synth.speak import Found, Speaker, Spoken
 
 MAX_SYMBOLS = 256  # longer sentences are cut at commas or words
+RETRIES = 2  # of an autoregressive voice
 T = TypeVar("T")
 Several = T | Sequence[T]
 _SCALES = {"length_scale": (0.1, 10.0), "noise_scale": (0.0, 10.0), "duration_noise_scale": (0.0, 10.0)}
+
+
+class Options(TypedDict, total=False):
+    """How a text is spoken, see `Voice.synthesize`."""
+
+    speaker: str | int | None
+    length_scale: float | None
+    noise_scale: float | None
+    duration_noise_scale: float | None
+    seed: int
+    max_frames: int | None
+    retries: int
+    sigma: float | None
+    denoise: float
+
+
+class ManyOptions(TypedDict, total=False):
+    """The same, where each may be a list with one value for each text."""
+
+    speaker: Several[str | int | None]
+    length_scale: Several[float | None]
+    noise_scale: Several[float | None]
+    duration_noise_scale: Several[float | None]
+    seed: Several[int]
+    max_frames: Several[int | None]
+    retries: Several[int]
+    sigma: Several[float | None]
+    denoise: Several[float]
 
 
 @dataclass(frozen=True)
@@ -43,6 +74,10 @@ class Segment:
         make_mel: computes `mel`.
         words: when each word and phoneme sounds.
         part: 0 for a sentence's first piece, 1 for its second, ...
+        truncated: it did not end by itself and was cut off; only an autoregressive voice can fail in this way and in
+            the next two.
+        skipped: words of which attention left out something, see `attention_check`.
+        repeated: words of which attention read something again, or did not get away from.
     """
 
     text: str
@@ -53,6 +88,24 @@ class Segment:
     make_mel: Callable[[], np.ndarray] = field(repr=False)
     words: tuple[TimedWord, ...] = field(default=(), repr=False)
     part: int = 0
+    truncated: bool = False
+    skipped: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+
+    @property
+    def complaints(self) -> list[str]:
+        """A sentence about each fault, with what may mend it."""
+        what, found = repr(textwrap.shorten(self.text, 60)), []
+        if self.truncated:
+            found.append(
+                f"{what} did not end by itself and is cut off after {self.frames} frames: raise max_frames if that is "
+                "too few, or try another seed or shorter sentences"
+            )
+        for verb, words in (("skips", self.skipped), ("repeats, or is stuck at,", self.repeated)):
+            if words:
+                named = ", ".join(map(repr, words))
+                found.append(f"{what} {verb} {named}: try another seed, more retries or shorter sentences")
+        return found
 
     @cached_property
     def mel(self) -> np.ndarray:
@@ -72,6 +125,21 @@ class Audio:
     def duration(self) -> float:
         """Seconds."""
         return len(self.samples) / self.sample_rate
+
+    @property
+    def truncated(self) -> bool:
+        """Whether any sentence is, see Segment."""
+        return any(segment.truncated for segment in self.segments)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Of all sentences, see Segment."""
+        return tuple(word for segment in self.segments for word in segment.skipped)
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Of all sentences, see Segment."""
+        return tuple(word for segment in self.segments for word in segment.repeated)
 
     @property
     def timestamps(self) -> tuple[TimedWord, ...]:
@@ -96,14 +164,22 @@ class Audio:
         io.save(path, self.samples, self.sample_rate)
 
 
+class FaultySpeech(UserWarning):
+    """A stream has spoken a sentence that is truncated, skips or repeats."""
+
+
 class Manner(NamedTuple):
-    """How one text is spoken: the arguments of `Voice.synthesize`, checked and without None."""
+    """How one text is spoken: the arguments of `Voice.synthesize`, checked; None where the models decide."""
 
     speaker: int
     length_scale: float
     noise_scale: float
     duration_noise_scale: float
     seed: int
+    max_frames: int | None = None
+    retries: int = 0
+    sigma: float | None = None
+    denoise: float = 0.0
 
 
 class Piece(NamedTuple):
@@ -119,6 +195,7 @@ class Piece(NamedTuple):
         tokens, words: what the front end made of it; no words where it does not tell them apart.
         part: its place in its sentence.
         manner: how its text is spoken.
+        attempt: how often it was spoken before; each draws anew.
     """
 
     ids: np.ndarray
@@ -131,6 +208,7 @@ class Piece(NamedTuple):
     tokens: Sequence[str] = ()
     words: Sequence[str] = ()
     part: int = 0
+    attempt: int = 0
 
 
 class Voice:
@@ -154,21 +232,11 @@ class Voice:
         self.front_end = FrontEnd(files.text)
 
     @overload
-    def synthesize(
-        self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
-    ) -> Audio: ...  # fmt: skip
+    def synthesize(self, text: str, **options: Unpack[Options]) -> Audio: ...
     @overload
-    def synthesize(
-        self, text: str | Sequence[str], *, speaker: Several[str | int | None] = None,
-        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None,
-        duration_noise_scale: Several[float | None] = None, seed: Several[int] = 0,
-    ) -> list[Audio]: ...  # fmt: skip
+    def synthesize(self, text: str | Sequence[str], **options: Unpack[ManyOptions]) -> list[Audio]: ...
 
-    def synthesize(
-        self, text: Any, *, speaker: Any = None, length_scale: Any = None, noise_scale: Any = None,
-        duration_noise_scale: Any = None, seed: Any = 0,
-    ) -> Any:  # fmt: skip
+    def synthesize(self, text: Any, **options: Any) -> Any:
         """Speaks a text, or many at once.
 
         The same text, seed and scales give the same samples, alone or among others: equal up to the rounding of
@@ -178,53 +246,49 @@ class Voice:
             text: a text of any length; SSML if it begins with `<speak`. This and each of the other arguments may be
                 a list, with one value for each text; what is no list holds for all of them.
             speaker: name or number, for a voice of several; default: its first.
-            length_scale: above 1 is slower (0.1 to 10); default: the voice's.
-            noise_scale: how much delivery varies, 0 to 10; default: the voice's.
+            length_scale: above 1 is slower (0.1 to 10); default: the voice's. An autoregressive voice has its own pace
+                and takes 1 alone.
+            noise_scale: how much delivery varies, 0 to 10; default: the voice's. Not for an autoregressive voice.
             duration_noise_scale: how much rhythm varies, 0 to 10, for a voice whose durations are drawn (VITS with its
                 stochastic duration predictor) and no other; default: the voice's.
             seed: draws the variation, 0 or above.
+            max_frames: where an autoregressive voice (Tacotron) is cut off that does not end by itself; for no other
+                voice. Default: three times what the voice takes for as many symbols, and 200 more.
+            retries: how often an autoregressive voice speaks a sentence again, by other seeds, that it truncated or in
+                which it skipped or repeated something; the best attempt is kept. Default 2; others need none.
+            sigma: temperature of the noise that a vocoder like WaveGlow makes into sound, 0 to 10, for no other;
+                default: the vocoder's.
+            denoise: how much of the vocoder's own hum is taken away (`audio.denoise`), 0 (default) to 10; of WaveGlow's
+                0.01 to 0.1 are usual.
 
         Returns:
-            Audio; a list of them if any argument is a list.
+            Audio, which tells what is truncated, skipped or repeated; a list of them if any argument is a list.
 
         Raises:
             ValueError: nothing to speak, broken SSML, lists of different lengths, or an argument out of its range.
         """
-        arguments = {
-            "text": text, "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale,
-            "duration_noise_scale": duration_noise_scale, "seed": seed,
-        }  # fmt: skip
-        count, columns = _broadcast(arguments)
+        count, columns = _broadcast({"text": text, **options})
         for t in columns["text"]:
             _require_text(t)
         sentences = [self.front_end.sentences(t) for t in columns.pop("text")]
         audios = self.speak(sentences, **columns)
         return audios if count is not None else audios[0]
 
-    def speak(
-        self, texts: Sequence[Sequence[Sentence]], *, speaker: Several[str | int | None] = None,
-        length_scale: Several[float | None] = None, noise_scale: Several[float | None] = None,
-        duration_noise_scale: Several[float | None] = None, seed: Several[int] = 0,
-    ) -> list[Audio]:  # fmt: skip
+    def speak(self, texts: Sequence[Sequence[Sentence]], **options: Unpack[ManyOptions]) -> list[Audio]:
         """Like `synthesize`, for texts that `front_end.sentences` has been through already."""
-        _, columns = _broadcast({
-            "text": list(texts), "speaker": speaker, "length_scale": length_scale, "noise_scale": noise_scale,
-            "duration_noise_scale": duration_noise_scale, "seed": seed,
-        })  # fmt: skip
+        _, columns = _broadcast({"text": list(texts), **options})
         del columns["text"]
-        manners = [self._manner(*row) for row in zip(*columns.values())]
+        manners = [self._manner(**{name: x[i] for name, x in columns.items()}) for i in range(len(texts))]
         pieces = [list(self._pieces(sentences, manner)) for sentences, manner in zip(texts, manners)]
         spoken = iter(self._speaker.speak([piece for part in pieces for piece in part if len(piece.ids)]))
         return [self._join(part, spoken) for part in pieces]
 
-    def stream(
-        self, text: str, *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
-    ) -> Generator[Audio, None, None]:  # fmt: skip
+    def stream(self, text: str, **options: Unpack[Options]) -> Generator[Audio, None, None]:
         """Speaks a text bit by bit: the first chunk comes at once, the others are made while it is heard.
 
-        Together the chunks are what `synthesize` gives for the same arguments, to 1e-4. They are made in a thread, a
-        few ahead of the one asked for; closing the iterator ends it.
+        Together the chunks are what `synthesize` gives for the same arguments and no retries, to 1e-4. They are made in
+        a thread, a few ahead of the one asked for; closing the iterator ends it. A sentence of an autoregressive voice
+        that is truncated, skips or repeats is told of by a `FaultySpeech` warning with its last chunk.
 
         Args: as `synthesize`, one of each.
 
@@ -236,17 +300,13 @@ class Voice:
             ValueError: as `synthesize`; what can be known at once is raised by the call, not by the iterator.
         """
         _require_text(text)
-        return self.stream_sentences(
-            self.front_end.read(text), speaker=speaker, length_scale=length_scale, noise_scale=noise_scale,
-            duration_noise_scale=duration_noise_scale, seed=seed,
-        )  # fmt: skip
+        return self.stream_sentences(self.front_end.read(text), **options)
 
     def stream_sentences(
-        self, sentences: Iterable[Sentence], *, speaker: str | int | None = None, length_scale: float | None = None,
-        noise_scale: float | None = None, duration_noise_scale: float | None = None, seed: int = 0,
-    ) -> Generator[Audio, None, None]:  # fmt: skip
+        self, sentences: Iterable[Sentence], **options: Unpack[Options]
+    ) -> Generator[Audio, None, None]:
         """Like `stream`, for a text that `front_end.read` or `front_end.sentences` reads."""
-        manner = self._manner(speaker, length_scale, noise_scale, duration_noise_scale, seed)
+        manner = self._manner(**options)
         compiled = self._speaker  # now: jax must be imported ahead of the thread, to go after it when Python ends
         return self._audios(self._samples(compiled, sentences, manner))
 
@@ -280,7 +340,7 @@ class Voice:
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
             raise ValueError(f"samples have the shape {list(samples.shape)}; give one channel [N] of finite numbers")
-        manner = self._manner(target, None, noise_scale, None, seed)
+        manner = self._manner(target, noise_scale=noise_scale, seed=seed)
         origin = self.default_source(target) if source is None else self._number(source)
         samples = io.resample(samples, sample_rate, self.sample_rate)
         wave = self._speaker.convert(samples, origin, manner.speaker, noise_scale, seed)
@@ -290,24 +350,29 @@ class Voice:
         """Whom `convert` takes a recording for if it is not told: the first speaker who is not the target."""
         return int(self._number(target) == 0)
 
-    def _audios(self, samples: Iterable[np.ndarray]) -> Generator[Audio, None, None]:
+    def _audios(self, samples: Iterable[tuple[np.ndarray, list[str]]]) -> Generator[Audio, None, None]:
         with closing(ahead(samples)) as parts:
-            for part in parts:
+            for part, complaints in parts:
+                for complaint in complaints:
+                    warnings.warn(complaint, FaultySpeech, stacklevel=2)
                 yield Audio(part, self.sample_rate)
 
-    def _samples(self, compiled: "Speaker", sentences: Iterable[Sentence], manner: Manner) -> Iterator[np.ndarray]:
-        """The chunks of a stream, silence ahead of the sentence that it precedes."""
+    def _samples(
+        self, compiled: "Speaker", sentences: Iterable[Sentence], manner: Manner
+    ) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """The chunks of a stream, silence ahead of the sentence that it precedes, and complaints with its last one."""
         before: Piece | None = None
         for piece in self._pieces(sentences, manner):
             lead = self._silence(before.pause) if before else np.zeros(0, np.float32)
-            for samples in compiled.stream(piece) if len(piece.ids) else ():
-                yield np.concatenate([lead, samples]) if len(lead) else samples
+            for samples, found in compiled.stream(piece) if len(piece.ids) else ():
+                complaints = self._segment(piece, found, samples, 0).complaints if found else []
+                yield np.concatenate([lead, samples]) if len(lead) else samples, complaints
                 lead = lead[:0]
             if len(lead):  # the piece was a pause
-                yield lead
+                yield lead, []
             before = piece
         if before and len(end := self._silence(before.rest)):
-            yield end
+            yield end, []
 
     @cached_property
     def _speaker(self) -> "Speaker":
@@ -320,22 +385,47 @@ class Voice:
         return Speaker(self.files)
 
     def _manner(
-        self, speaker: Any, length_scale: Any, noise_scale: Any, duration_noise_scale: Any, seed: Any
-    ) -> Manner:
-        if duration_noise_scale is not None and not self.files.stochastic_durations:
-            raise ValueError(
-                f"duration_noise_scale={duration_noise_scale!r}: voice {self.name!r} draws no durations; leave it out"
-            )
+        self, speaker: Any = None, length_scale: Any = None, noise_scale: Any = None, duration_noise_scale: Any = None,
+        seed: Any = 0, max_frames: Any = None, retries: Any = RETRIES, sigma: Any = None, denoise: Any = 0.0,
+    ) -> Manner:  # fmt: skip
+        files, vocoder = self.files, self.files.vocoder
+        autoregressive, noisy = files.autoregressive, bool(vocoder and "noise" in vocoder.traits)
+        foreign = {
+            "duration_noise_scale": (duration_noise_scale, files.stochastic_durations, "draws no durations"),
+            "noise_scale": (noise_scale, not autoregressive, f"is a {files.first.model}, which reads no noise"),
+            "max_frames": (max_frames, autoregressive, "always ends"),
+            "sigma": (sigma, noisy, "has no vocoder that reads noise"),
+            "denoise": (denoise or None, vocoder, "has no vocoder that could be denoised"),
+        }
+        for name, (value, known, why) in foreign.items():
+            if value is not None and not known:
+                raise ValueError(f"{name}={value!r}: voice {self.name!r} {why}; leave it out")
         given = {
             "length_scale": length_scale, "noise_scale": noise_scale, "duration_noise_scale": duration_noise_scale
         }  # fmt: skip
-        scales = {name: getattr(self.files, name) if x is None else x for name, x in given.items()}
+        scales = {name: getattr(files, name) if x is None else x for name, x in given.items()}
         for name, (low, high) in _SCALES.items():
             if not isinstance(scales[name], (int, float)) or not low <= scales[name] <= high:
                 raise ValueError(f"{name}={scales[name]!r} must lie between {low} and {high}")
-        if not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed={seed!r} must be a whole number, 0 or above")
-        return Manner(self._number(speaker), **scales, seed=seed)
+        if autoregressive and scales["length_scale"] != 1:
+            raise ValueError(
+                f"length_scale={scales['length_scale']!r}: voice {self.name!r} is a {files.first.model}, which has its "
+                "own pace; leave it out"
+            )
+        for name, value in {"sigma": sigma or 0.0, "denoise": denoise}.items():
+            if not isinstance(value, (int, float)) or not 0 <= value <= 10:
+                raise ValueError(f"{name}={value!r} must lie between 0.0 and 10.0")
+        for name, value, low, end in (
+            ("seed", seed, 0, 2**63), ("max_frames", 1 if max_frames is None else max_frames, 1, 2**16),
+            ("retries", retries, 0, 2**10),
+        ):  # fmt: skip
+            if not isinstance(value, int) or not low <= value < end:
+                most = "or above" if name == "seed" else f"to {end - 1}"
+                raise ValueError(f"{name}={value!r} must be a whole number, {low} {most}")
+        return Manner(
+            self._number(speaker), **scales, seed=seed, max_frames=max_frames,
+            retries=retries if autoregressive else 0, sigma=sigma, denoise=denoise,
+        )  # fmt: skip
 
     def _number(self, speaker: str | int | None) -> int:
         names = self.speakers
@@ -362,6 +452,11 @@ class Voice:
                 rest = sentence.pause if number == len(parts) - 1 else 0.0
                 pause = rest or (self.files.sentence_pause if number == len(parts) - 1 else 0.0)
                 scales = np.full(len(tokens), manner.length_scale, np.float32)
+                if sentence.rates and self.files.autoregressive and set(sentence.rates) != {1.0}:
+                    raise ValueError(
+                        f"voice {self.name!r} is a {self.files.first.model}, which has its own pace: leave out "
+                        "<prosody rate>"
+                    )
                 if sentence.rates:
                     scales /= np.asarray(sentence.rates[place : place + len(tokens)], np.float32)
                 scales = scales[self.front_end.places(tokens).clip(0, len(tokens) - 1)]
@@ -376,23 +471,39 @@ class Voice:
         samples, segments, position = [], [], 0
         for number, piece in enumerate(pieces):
             if len(piece.ids):
-                wave, latent, durations = next(spoken)
-                count, spec = len(latent), self.files.mel
-                symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
-                frames = np.minimum(np.concatenate([[0], np.cumsum(durations)]), count)
-                edges = (position + frames * spec.hop_length) / self.sample_rate
-                words = timed_words(piece.words, piece.tokens, self.front_end.places(piece.tokens), edges)
-                whole = "model" in self.files.parts
-                mel = partial(mel_spectrogram_np, wave, spec) if whole else partial(np.asarray, latent)
-                segments.append(Segment(piece.text, symbols, position, count, durations, mel, words, piece.part))
+                wave, found = next(spoken)
+                segments.append(self._segment(piece, found, wave, position))
                 samples.append(wave)
                 position += len(wave)
             samples.append(self._silence(piece.rest if number == len(pieces) - 1 else piece.pause))
             position += len(samples[-1])
         return Audio(np.concatenate(samples), self.sample_rate, tuple(segments))
 
+    def _segment(self, piece: Piece, found: "Found", wave: np.ndarray, position: int) -> Segment:
+        """What is to be known of a piece whose wave begins at that sample."""
+        latent, durations, faults = found
+        count, spec = len(latent), self.files.mel
+        symbols = tuple(self.files.text.symbols[i] for i in piece.ids)
+        frames = np.minimum(np.concatenate([[0], np.cumsum(durations)]), count)
+        edges = (position + frames * spec.hop_length) / self.sample_rate
+        places = self.front_end.places(piece.tokens)
+        words = timed_words(piece.words, piece.tokens, places, edges)
+        mel = partial(mel_spectrogram_np, wave, spec) if "model" in self.files.parts else partial(np.asarray, latent)
+        skipped, repeated = (_words_at(piece, places[list(at)]) for at in (faults.skipped, faults.repeated))
+        return Segment(
+            piece.text, symbols, position, count, durations, mel, words, piece.part, faults.truncated, skipped, repeated
+        )
+
     def _silence(self, seconds: float) -> np.ndarray:
         return np.zeros(math.ceil(seconds * self.sample_rate), np.float32)
+
+
+def _words_at(piece: Piece, places: np.ndarray) -> tuple[str, ...]:
+    """The words that hold these tokens, each once: as they are written or, where that is not known, as symbols."""
+    tokens = list(piece.tokens)
+    spelled = list(piece.words) or "".join("\n" if t == SPACE else t for t in tokens).split("\n")
+    numbers = np.cumsum([t == SPACE for t in tokens])
+    return tuple(spelled[n] for n in dict.fromkeys(numbers[places.clip(0, len(tokens) - 1)].tolist()))
 
 
 def _broadcast(arguments: dict[str, Any]) -> tuple[int | None, dict[str, list]]:
@@ -426,7 +537,8 @@ def load(
     Args:
         name_or_path: an embedded voice's name; a voice folder; or an end-to-end model as training left it or as another
             toolkit did (see `jaxtts.interop`). Default: the embedded voice.
-        acoustic, vocoder: folders or checkpoints of such models that replace that half of the voice.
+        acoustic, vocoder: folders or checkpoints of such models that replace that half of the voice; as vocoder also
+            'griffin-lim', which needs no training.
 
     Raises:
         ValueError: there is no such voice, it is damaged, or the halves' mel specs differ (both are named).
@@ -438,7 +550,7 @@ def load(
     for name, path in halves.items():
         if name not in files.parts:
             raise ValueError(f"voice {files.name!r} is one model from end to end: there is no {name} to replace")
-        part, about = read_part(path, name)
+        part, about = read_part(path, name, files.first.mel)
         files = replace(files, parts={**files.parts, name: part}, programs=None)
         if name == "acoustic":
             files = replace(files, text=about["text"] or files.text, speakers=about["speakers"])
