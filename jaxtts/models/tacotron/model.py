@@ -294,13 +294,16 @@ class Model(nnx.Module):
         Args:
             text: [B, S]; text_lengths: [B]. mel: [B, T, M]; mel_lengths: [B]. The padding may hold anything.
             speaker: ids [B] or embeddings [B, speaker_dim], see Config.
-            key: for the pre-nets' dropout and, in training, zoneout; None is deterministic.
+            key: for the dropout of the pre-nets that `Config.spoken_dropout` names and, in training, of both and for
+                zoneout; None is deterministic.
             train: normalise by the statistics of this batch.
 
         Returns:
             Frames up to the next multiple of R.
         """
-        keys, factor = split_key(key, 3), self.config.reduction_factor
+        used = [train or net in self.config.spoken_dropout for net in ("encoder", "decoder")]
+        keys = [k if use else None for k, use in zip(split_key(key, 3), [*used, train])]
+        factor = self.config.reduction_factor
         steps = -(-mel.shape[1] // factor)
         mask = sequence_mask(mel_lengths, steps * factor)
         mel = masked_fill(jnp.pad(mel, ((0, 0), (0, steps * factor - mel.shape[1]), (0, 0))), mask)
@@ -312,6 +315,20 @@ class Model(nnx.Module):
         post, of_postnet = self.postnet(made, mask, train=train)
         alignment = masked_fill(alignment, mask[:, ::factor])
         return Output(made, masked_fill(post, mask), stop, alignment, {"encoder": of_encoder, "postnet": of_postnet})
+
+    def teacher_forced(
+        self,
+        text: jax.Array,
+        text_lengths: jax.Array,
+        mel: jax.Array,
+        mel_lengths: jax.Array,
+        *,
+        speaker: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """The mel that `__call__` makes of a recording's, as `infer` gives it [B, T, M]; key: of the pre-nets."""
+        output = self(text, text_lengths, mel, mel_lengths, speaker=speaker, key=key)
+        return (output.mel if self.config.post == "linear" else output.post)[:, : mel.shape[1]]
 
     def infer(
         self,

@@ -69,11 +69,8 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         return total, (metrics, rest | {"model": output.statistics})
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        output = forward(averaged_params(state, "model"), state.rest, batch, spoken(key))
+        output = forward(averaged_params(state, "model"), state.rest, batch, key)
         return losses(output, batch, target(batch), config)[1]
-
-    def spoken(key: jax.Array) -> jax.Array | None:
-        return key if config.spoken_dropout else None
 
     def sample(state: TrainState, batch: Batch, key: jax.Array) -> Media:
         params = averaged_params(state, "model")
@@ -86,7 +83,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
             seeds=jax.random.bits(key, (1,)),
             speaker=first["speaker"] if multi else None,
         )
-        forced = forward(params, state.rest, first, spoken(key))
+        forced = forward(params, state.rest, first, key)
         media = {
             "mel/predicted": mel[0],
             "mel/teacher_forced": (forced.mel if linear else forced.post)[0, : mel.shape[1]],
