@@ -3,7 +3,7 @@
     voice = read('facebook/mms-tts-eng')       # a folder, or the file of its weights
     voice.model, voice.config, voice.tensors   # what `Model(config)` needs, by our names
 
-Hugging Face `VitsModel` folders, jaywalnut310's VITS and Glow-TTS, Coqui's VITS, Glow-TTS and Tacotron, Piper's
+Hugging Face `VitsModel` folders, jaywalnut310's VITS and Glow-TTS, Coqui's VITS, Glow-TTS and both Tacotrons, Piper's
 training checkpoints, HiFi-GAN generators, NVIDIA's Tacotron 2 and WaveGlow, Real-Time-Voice-Cloning's synthesizer, and
 what `jaxtts import-weights` or a training run here wrote. Each toolkit has its module with `TITLE`,
 `recognises(values)` of the configuration (if it writes none, `recognises_weights(names)`) and `read(source)`.

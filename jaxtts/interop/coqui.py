@@ -1,4 +1,4 @@
-"""Folders of coqui-tts: VITS, Glow-TTS and Tacotron, `config.json`, `*.pth` and the files of speakers and languages.
+"""Folders of coqui-tts: VITS, Glow-TTS, Tacotron 1 and 2: `config.json`, `*.pth`, files of speakers and languages.
 
 What a model is conditioned on beyond its text becomes a row of the speaker table: the speaker's embedding, or the mean
 of a speaker's d-vectors. Of a model of several languages one is chosen; its embedding, which is the same for every
@@ -18,6 +18,7 @@ from jaxtts.interop.foreign import Foreign, Source, checkpoint, flat, read_json,
 from jaxtts.interop.jaywalnut310 import NO_VOCODER
 from jaxtts.models.glow_tts import convert as glow_tts
 from jaxtts.models.tacotron import convert as tacotron
+from jaxtts.models.tacotron2 import convert as tacotron2
 from jaxtts.models.vits import convert as vits
 from jaxtts.text import TextSpec, symbols_from_coqui
 from jaxtts.text.cleaners import COQUI
@@ -43,7 +44,7 @@ def read(source: Source) -> Foreign:
         ValueError: another model, an option that has no counterpart here, or damaged.
     """
     model = source.values.get("model", "glow_tts")
-    readers = {"vits": _read_vits, "glow_tts": _read_glow, "tacotron": _read_tacotron}
+    readers = {"vits": _read_vits, "glow_tts": _read_glow, "tacotron": _read_tacotron, "tacotron2": _read_tacotron}
     if model not in readers:
         known = ", ".join(map(repr, readers))
         raise ValueError(f"{source.config} is of model={model!r} of coqui-tts: supported are {known}")
@@ -107,10 +108,15 @@ def _read_tacotron(source: Source, weights: dict[str, np.ndarray]) -> Foreign:
     args = Fields(source.values, str(source.config))
     names = _speakers(source, args, weights, "speaker_embedding.weight", normal=False)
     frames = source.mel or mel(args.section("audio"))
-    config = tacotron.coqui_config_from(source.values, weights, frames)
-    tensors = flat(tacotron.convert(weights, config))
+    model = str(source.values["model"])
+    if model == "tacotron":
+        config = tacotron.coqui_config_from(source.values, weights, frames)
+        tensors, title = tacotron.convert(weights, config), "Tacotron (coqui-tts)"
+    else:
+        config = tacotron2.coqui_config_from(source.values, weights)
+        tensors, title = tacotron2.convert(weights, config), "Tacotron 2 (coqui-tts)"
     text, missing = front_end(source.values, config.num_symbols, source.language)
-    return Foreign("Tacotron (coqui-tts)", source.name, "tacotron", config, frames, text, names, tensors,
+    return Foreign(title, source.name, model, config, frames, text, names, flat(tensors),
                    missing=missing or NO_VOCODER)  # fmt: skip
 
 

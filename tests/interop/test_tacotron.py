@@ -42,11 +42,11 @@ def speak(found, text, **options):
     def run(tree):
         model = functional.merge(graph, tree)
         mels, frames, alignment = model.infer(text, lengths, **options)
-        return model.postprocess(mels, frames), mels, frames, alignment
+        after = model.postprocess(mels, frames) if found.model == "tacotron" else mels
+        return frames, after, mels, alignment
 
-    after, mels, frames, alignment = run(functional.nested(found.tensors))
-    frames = int(frames[0])
-    return np.asarray(after)[:, :frames], np.asarray(mels)[:, :frames], np.asarray(alignment)[:, :frames]
+    frames, *arrays = run(functional.nested(found.tensors))
+    return [np.asarray(x)[:, : int(frames[0])] for x in arrays]
 
 
 @pytest.fixture
@@ -90,6 +90,21 @@ def test_coqui_tacotron_of_several_speakers(coqui_folder):
     np.testing.assert_array_equal(found.tensors["speaker_embedding"], [[3, 0], [3, 1]])
 
 
+def test_coqui_tacotron2_speaks_as_recorded(coqui_folder):
+    with np.load(Path(__file__).parents[1] / "golden/tacotron2/coqui.npz") as file:
+        case = {name.removeprefix("coqui/"): x for name, x in file.items()}
+    values = json.loads(str(case["meta"]))["config"]
+    config = values | {"model": "tacotron2", "audio": AUDIO | {"num_mels": 7}, "characters": CHARACTERS}
+    (coqui_folder / "config.json").write_text(json.dumps(config | {"use_phonemes": False}))
+    weights = {name.removeprefix("w/"): x for name, x in case.items() if name.startswith("w/")}
+    save_safetensors(coqui_folder / "model.safetensors", weights)
+    found = interop.read(coqui_folder)
+    assert (found.kind, found.model, found.config.reduction_factor) == ("Tacotron 2 (coqui-tts)", "tacotron2", 2)
+    mels, alignment = speak(found, case["in.text"][:1], max_frames=12)[-2:]
+    np.testing.assert_allclose(mels, case["out.inference.model_outputs"], atol=1e-5)
+    np.testing.assert_allclose(alignment[:, ::2], case["out.inference.alignments"], atol=1e-5)
+
+
 def test_coqui_options_without_counterpart_are_named(coqui_folder):
     for name, value in (("attention_type", "graves"), ("prenet_type", "bn"), ("windowing", True), ("use_gst", True)):
         config = (coqui_folder / "config.json").read_text()
@@ -101,7 +116,7 @@ def test_coqui_options_without_counterpart_are_named(coqui_folder):
     with pytest.raises(ValueError, match=r"stats_path='scale_stats.npy'.*--mel-spec"):
         interop.read(coqui_folder)
     change(coqui_folder, model="fast_pitch")
-    with pytest.raises(ValueError, match="model='fast_pitch'.*'vits', 'glow_tts', 'tacotron'"):
+    with pytest.raises(ValueError, match="model='fast_pitch'.*'vits', 'glow_tts', 'tacotron', 'tacotron2'"):
         interop.read(coqui_folder)
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxtts.losses.attention import coverage, diagonality, focus, guided_attention
 from jaxtts.models.tacotron2 import Config, Model, build_task
-from jaxtts.models.tacotron2.convert import config_from, config_of, convert
+from jaxtts.models.tacotron2.convert import config_from, config_of, convert, coqui_config_from
 from jaxtts.models.tacotron2.parity import parity
 from jaxtts.models.tacotron2.task import stop_loss
 from jaxtts.nn.functional import count_parameters, merge, merged, named, split, structure
@@ -30,6 +30,26 @@ def test_same_numbers_as_the_reference():
     assert len(outputs) == 24
     for name, want in outputs.items():
         np.testing.assert_allclose(ours[name], want, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_same_numbers_as_coqui():
+    """Recorded by golden/tacotron/record.py: a share of sigmoids, a forward transition, two of three frames a step."""
+    file = np.load(Path(__file__).parents[1] / "golden/tacotron2/coqui.npz")
+    case = {name.removeprefix("coqui/"): file[name] for name in file.files}
+    weights = {name.removeprefix("w/"): x for name, x in case.items() if name.startswith("w/")}
+    meta = json.loads(str(case["meta"]))
+    outputs = {name: x for name, x in case.items() if name.startswith("out.")}
+    ours = parity(meta, weights, {name: x for name, x in case.items() if name.startswith("in.")})
+    assert len(outputs) == 9
+    for name, want in outputs.items():
+        np.testing.assert_allclose(ours[name], want, rtol=0, atol=1e-5, err_msg=name)
+    config = coqui_config_from(meta["config"], weights)
+    assert (config.reduction_factor, config.max_reduction_factor, config.last_frame) == (2, 3, True)
+    beside = {f"coarse_{name}": x for name, x in weights.items() if name.startswith("decoder.")}
+    assert named(convert(weights | beside, config)).keys() == named(convert(weights, config)).keys()
+    for option, value in (("attention_type", "dynamic_convolution"), ("prenet_type", "bn"), ("use_gst", True)):
+        with pytest.raises(ValueError, match=option):
+            coqui_config_from(meta["config"] | {option: value}, weights)
 
 
 def test_published_sizes():
@@ -54,7 +74,9 @@ def test_checkpoint_tells_its_sizes_and_a_wrong_one_is_refused():
 @pytest.mark.parametrize(
     "changes",
     [{}, {"zoneout": True, "location": 1}, {"reduction_factor": 3, "transition": "forward"}, {"speaker_dim": 5},
-     {"transition": "stepwise", "location": 0}],
+     {"transition": "stepwise", "location": 0},
+     {"reduction_factor": 2, "max_reduction_factor": 3, "last_frame": True, "stop_input": "frames", "agent": True,
+      "transition": "forward", "attention_norm": "sigmoid", "score_bias": True}],
 )  # fmt: skip
 def test_step_equals_teacher_forcing(changes):
     config = Config.tiny(**changes)
@@ -66,13 +88,13 @@ def test_step_equals_teacher_forcing(changes):
     steps = -(-frames // factor)
     assert whole.mel.shape == (2, steps * factor, 8) and whole.stop.shape == (2, steps)
     memory, _ = model.encode(TEXT, LENGTHS, speaker)
-    carry, last = model.decoder.init_carry(memory), jnp.zeros((2, factor * 8))
+    carry, last = model.decoder.init_carry(memory), jnp.zeros((2, config.told_dim))
     heard = jnp.where(sequence_mask(lengths, frames)[..., None], mel, 0.0)
     heard = jnp.pad(heard, ((0, 0), (0, steps * factor - frames), (0, 0))).reshape(2, steps, -1)
     step = jax.jit(lambda carry, last: model.decoder.step(carry, model.decoder.prenet(last), memory))
     for t in range(steps):
         carry, (made, stop) = step(carry, last)
-        last = heard[:, t]
+        last = heard[:, t, -config.told_dim :]
         real = t * factor + jnp.arange(factor) < lengths[:, None]
         want = whole.mel[:, t * factor : (t + 1) * factor]
         np.testing.assert_allclose(jnp.where(real[..., None], made.reshape(2, factor, 8), 0.0), want, atol=1e-5)

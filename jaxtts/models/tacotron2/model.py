@@ -1,7 +1,9 @@
 """Tacotron 2: text to mel, frame by frame, by attention (arXiv 1712.05884).
 
 Matches NVIDIA/tacotron2@185cd24; `Config.paper()` has the paper's zoneout and its location layer, which sees the
-cumulative weights alone. Deliberate differences: channels last; what lies behind a text's or a mel's end is masked
+cumulative weights alone; `Config.coqui()` is the Tacotron 2 of coqui-tts 0.28, whose attention is a share of sigmoids,
+which tells each step the last frame alone and decides to stop by the frames in place of the context, with no gradient
+beyond. Deliberate differences: channels last; what lies behind a text's or a mel's end is masked
 everywhere (convolutions, batch statistics, attention, post-net), so that an item's output depends neither on its
 padding nor on the batch; inference is one compiled loop over a batch in which each item stops by itself (the reference
 stops the whole batch, so it takes one text at a time); several frames a step are supported.
@@ -38,10 +40,13 @@ class Config:
         reduction_factor: frames made in one step, R.
         location: what the attention's location layer sees: 2, the weights of the last step and their sum so far
             (NVIDIA); 1, the sum alone (the paper); 0, nothing.
-        transition: None, 'forward' or 'stepwise', see `nn.attention.AdditiveAttention`.
-        prenet_dropout: always on, by an explicit key or seeds.
+        transition, agent, attention_norm, score_bias: see `nn.attention.AdditiveAttention`.
+        prenet_dropout: by an explicit key or seeds; spoken_dropout: whether it stays on outside training.
         recurrent_dropout: of the decoder's LSTMs: dropout of their outputs (NVIDIA), or with `zoneout` the rate at
             which a state keeps its value (the paper, arXiv 1606.01305).
+        max_reduction_factor: frames that the projection has room for, if its training began with more; 0: R.
+        last_frame: each step is told the last of the frames made ahead of it, not all R.
+        stop_input: what the gate reads beside the decoder's state: 'context', or all 'frames' of the projection.
         stop_threshold: of the probability to stop.
         stop_weight: of the frame that stops in the loss of the gate; there is one among hundreds.
         guided_attention_weight: above 0 adds the loss of arXiv 1710.08969 (eq. 9), for alignments that form sooner.
@@ -64,12 +69,19 @@ class Config:
     location_filters: int = 32
     location_kernel_size: int = 31
     transition: str | None = None
+    agent: bool = False
+    attention_norm: str = "softmax"
+    score_bias: bool = False
     decoder_rnn_dim: int = 1024
     prenet_dim: int = 256
     prenet_dropout: float = 0.5
+    spoken_dropout: bool = True
     recurrent_dropout: float = 0.1
     zoneout: bool = False
     reduction_factor: int = 1
+    max_reduction_factor: int = 0
+    last_frame: bool = False
+    stop_input: str = "context"
     postnet_dim: int = 512
     postnet_layers: int = 5
     postnet_kernel_size: int = 5
@@ -87,6 +99,13 @@ class Config:
             raise ValueError(f"encoder_dim={self.encoder_dim} must be even: half of it is each direction's")
         if self.reduction_factor < 1:
             raise ValueError(f"reduction_factor={self.reduction_factor}: give at least 1")
+        if self.max_reduction_factor and self.max_reduction_factor < self.reduction_factor:
+            raise ValueError(
+                f"max_reduction_factor={self.max_reduction_factor} is less than reduction_factor="
+                f"{self.reduction_factor}: give 0 or more than that"
+            )
+        if self.stop_input not in ("context", "frames"):
+            raise ValueError(f"stop_input={self.stop_input!r}: use 'context' or 'frames'")
         if self.location not in (0, 1, 2):
             raise ValueError(f"location={self.location}: use 0, 1 or 2")
         if self.num_speakers > 1 and self.speaker_dim <= 0:
@@ -99,6 +118,11 @@ class Config:
         return self.encoder_dim + self.speaker_dim
 
     @property
+    def told_dim(self) -> int:
+        """Width of what each step is told of the frames made ahead of it."""
+        return self.num_mels * (1 if self.last_frame else self.reduction_factor)
+
+    @property
     def receptive_field(self) -> int:
         """Frames on each side that decide a frame of what `infer` makes, once the decoder has made them."""
         return self.postnet_layers * (self.postnet_kernel_size // 2)
@@ -107,6 +131,15 @@ class Config:
     def paper(cls, **changes: Any) -> "Config":
         """Section 2.2: zoneout, and a location layer on the cumulative weights."""
         return cls(**({"zoneout": True, "location": 1} | changes))
+
+    @classmethod
+    def coqui(cls, **changes: Any) -> "Config":
+        """The default Tacotron2Config of coqui-tts 0.28."""
+        theirs: dict[str, Any] = dict(
+            num_symbols=67, reduction_factor=2, last_frame=True, attention_norm="sigmoid", score_bias=True,
+            spoken_dropout=False, stop_input="frames",
+        )  # fmt: skip
+        return cls(**(theirs | changes))
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
@@ -181,7 +214,8 @@ class Model(nnx.Module):
         Args:
             text: [B, S]; text_lengths: [B]. mel: [B, T, M]; mel_lengths: [B]. The padding may hold anything.
             speaker: ids [B] or embeddings [B, speaker_dim], see Config.
-            key: for the pre-net's dropout and, in training, all other; None is deterministic.
+            key: for the pre-net's dropout (in training, or with `Config.spoken_dropout`) and, in training, all other;
+                None is deterministic.
             train: normalise by the statistics of this batch.
 
         Returns:
@@ -189,12 +223,14 @@ class Model(nnx.Module):
         """
         prenet_key, *keys = split_key(key, 5)
         keys = keys if train else [None] * 4
+        prenet_key = prenet_key if train or self.config.spoken_dropout else None
         steps = -(-mel.shape[1] // self.config.reduction_factor)
         frames = steps * self.config.reduction_factor
         mask = sequence_mask(mel_lengths, frames)
         mel = masked_fill(jnp.pad(mel, ((0, 0), (0, frames - mel.shape[1]), (0, 0))), mask)
         memory, encoder_statistics = self.encode(text, text_lengths, speaker, key=keys[0], train=train)
-        before = jnp.pad(mel.reshape(len(mel), steps, -1)[:, :-1], ((0, 0), (1, 0), (0, 0)))  # [B, T / R, R * M]
+        before = mel.reshape(len(mel), steps, -1)[:, :-1, -self.config.told_dim :]  # [B, T / R - 1, R * M or M]
+        before = jnp.pad(before, ((0, 0), (1, 0), (0, 0)))
         told = self.decoder.prenet(before.astype(self.config.dtype), key=prenet_key)
         made, stop, alignment = self.decoder(told, memory, keys[1], keys[2])
         made = masked_fill(made.reshape(mel.shape), mask)
@@ -231,7 +267,7 @@ class Model(nnx.Module):
 
         Args:
             text: [B, S]; text_lengths: [B].
-            seeds: of the pre-net's dropout, uint32 [B]; None for none.
+            seeds: of the pre-net's dropout, if `Config.spoken_dropout` has any, uint32 [B]; None for none.
             speaker: ids [B] or embeddings [B, speaker_dim], see Config.
 
         Returns:
@@ -240,6 +276,7 @@ class Model(nnx.Module):
         """
         factor, batch = self.config.reduction_factor, text.shape[0]
         memory, _ = self.encode(text, text_lengths, speaker)
+        seeds = seeds if self.config.spoken_dropout else None
         steps = -(-max_frames // factor)
 
         def running(loop: tuple) -> jax.Array:
@@ -254,15 +291,14 @@ class Model(nnx.Module):
             lengths = jnp.where((lengths == 0) & stops, (step + 1) * factor, lengths)
             mels = jax.lax.dynamic_update_slice(mels, made[None], (step, 0, 0))
             weights = jax.lax.dynamic_update_slice(weights, carry.attention.weights[None], (step, 0, 0))
-            return step + 1, carry, made.astype(last.dtype), lengths, mels, weights
+            return step + 1, carry, made[:, -last.shape[1] :].astype(last.dtype), lengths, mels, weights
 
-        width = factor * self.config.num_mels
         start = (
             jnp.zeros((), jnp.int32),
             self.decoder.init_carry(memory),
-            jnp.zeros((batch, width), self.config.dtype),
+            jnp.zeros((batch, self.config.told_dim), self.config.dtype),
             jnp.zeros(batch, jnp.int32),
-            jnp.zeros((steps, batch, width)),
+            jnp.zeros((steps, batch, factor * self.config.num_mels)),
             jnp.zeros((steps, *text.shape)),
         )
         _, _, _, lengths, mels, weights = jax.lax.while_loop(running, advance, start)
@@ -341,8 +377,8 @@ class Decoder(nnx.Module):
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
         c = config
         self.config = c
-        width, memory = c.reduction_factor * c.num_mels, c.memory_dim
-        self.prenet = Prenet(width, (c.prenet_dim, c.prenet_dim), rate=c.prenet_dropout, bias=False, rngs=rngs)
+        width, memory = (c.max_reduction_factor or c.reduction_factor) * c.num_mels, c.memory_dim
+        self.prenet = Prenet(c.told_dim, (c.prenet_dim, c.prenet_dim), rate=c.prenet_dropout, bias=False, rngs=rngs)
         self.attention_rnn = LSTMCell(c.prenet_dim + memory, c.attention_rnn_dim, rngs=rngs)
         self.attention = AdditiveAttention(
             c.attention_rnn_dim,
@@ -352,11 +388,15 @@ class Decoder(nnx.Module):
             filters=c.location_filters,
             kernel_size=c.location_kernel_size,
             transition=c.transition,
+            agent=c.agent,
+            norm=c.attention_norm,
+            score_bias=c.score_bias,
             rngs=rngs,
         )
         self.decoder_rnn = LSTMCell(c.attention_rnn_dim + memory, c.decoder_rnn_dim, rngs=rngs)
         self.projection = Conv1d(c.decoder_rnn_dim + memory, width, kernel_init=xavier_uniform, rngs=rngs)
-        self.gate = Conv1d(c.decoder_rnn_dim + memory, 1, kernel_init=xavier_uniform, rngs=rngs)
+        beside = memory if c.stop_input == "context" else width
+        self.gate = Conv1d(c.decoder_rnn_dim + beside, 1, kernel_init=xavier_uniform, rngs=rngs)
 
     def init_carry(self, memory: Memory) -> Carry:
         """Ahead of the first frame."""
@@ -377,7 +417,7 @@ class Decoder(nnx.Module):
         joined = jnp.concatenate([carry.attention_rnn[0], carry.context], axis=-1)
         decoder_rnn, _ = self.decoder_rnn.step(carry.decoder_rnn, self.decoder_rnn.project(joined))
         decoder_rnn, hidden = self._regularized(decoder_rnn, carry.decoder_rnn, None)
-        return carry._replace(decoder_rnn=decoder_rnn), self._made(jnp.concatenate([hidden, carry.context], axis=-1))
+        return carry._replace(decoder_rnn=decoder_rnn), self._made(hidden, carry.context)
 
     def __call__(
         self, x: jax.Array, memory: Memory, attention_key: jax.Array | None = None, decoder_key: jax.Array | None = None
@@ -412,7 +452,7 @@ class Decoder(nnx.Module):
         _, (hidden, contexts, weights) = jax.lax.scan(remat(attend, self.config.remat), start, inputs)
         inputs = self.decoder_rnn.project(jnp.concatenate([hidden, contexts], axis=-1)), keys(decoder_key)
         _, hidden = jax.lax.scan(remat(decode, self.config.remat), start.decoder_rnn, inputs)
-        made, stop = self._made(jnp.concatenate([hidden, contexts], axis=-1))
+        made, stop = self._made(hidden, contexts)
         return made.swapaxes(0, 1), stop.T, weights.swapaxes(0, 1)
 
     def _attend(self, carry: Carry, projected: jax.Array, memory: Memory, key: jax.Array | None) -> Carry:
@@ -440,8 +480,14 @@ class Decoder(nnx.Module):
         scale = 1 - rate  # dropout's own scaling of what it keeps is taken back
         return tuple(a + scale * dropout(b - a, rate, k) for a, b, k in zip(old, new, split_key(key, 2)))
 
-    def _made(self, joined: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.projection(joined).astype(jnp.float32), self.gate(joined)[..., 0].astype(jnp.float32)
+    def _made(self, hidden: jax.Array, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The decoder's state [..., H], the context [..., C] -> frames [..., R * M], the stop's logits [...]."""
+        joined = jnp.concatenate([hidden, context], axis=-1)
+        made = self.projection(joined)
+        if self.config.stop_input == "frames":
+            joined = jax.lax.stop_gradient(jnp.concatenate([hidden, made], axis=-1))
+        made = made[..., : self.config.reduction_factor * self.config.num_mels]
+        return made.astype(jnp.float32), self.gate(joined)[..., 0].astype(jnp.float32)
 
 
 class Postnet(nnx.Module):
