@@ -8,7 +8,8 @@ counted in symbols that are spoken, so that spaces, punctuation, stress marks an
     skipped     no frame ever gave the symbol ATTENDED of its attention. Attention that moves on steadily gives each
                 symbol it passes far more, also where it is soft (a bell over eight symbols gives 0.1) or where the
                 symbol is silent; attention that jumps gives what it leaves out next to nothing, and what is never
-                reached nothing. Attention spread over everything reads nothing: then all symbols are skipped.
+                reached nothing. Attention spread over everything reads nothing: then all symbols are skipped, as they
+                are if there are more of them than frames and no frame attends to them most.
     repeated    the symbol was read, then one at least BACK symbols further on, then it was read again, and its
                 neighbour likewise in the same go. One symbol alone does not count: the strongest of several weak
                 weights in a pause may be anywhere.
@@ -49,7 +50,12 @@ def check(path: np.ndarray, attended: np.ndarray, spoken: np.ndarray, longest: f
     places = np.flatnonzero(spoken)
     if not len(path) or not len(places):
         return Faults(skipped=tuple(places.tolist()))
-    skipped = places[attended[places] < ATTENDED]
+    if attended.max() < min(0.5, 2 / len(attended)):  # no more than twice what a flat alignment gives
+        return Faults(skipped=tuple(places.tolist()))
+    unread = attended < ATTENDED
+    if len(path) < len(places):
+        unread |= np.bincount(path, minlength=len(spoken)) == 0
+    skipped = places[unread[places]]
     rank = np.cumsum(spoken)  # how many spoken symbols there are up to each
     repeated = _read_again(path, rank, spoken) | (np.bincount(path, minlength=len(spoken)) > longest)
     elsewhere = np.flatnonzero(rank[path] <= rank[-1] - BACK)

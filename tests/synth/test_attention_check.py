@@ -141,3 +141,15 @@ def test_what_is_spoken():
     spoken = ["a", "ɹ", "d͡ʒ", "aʊ", "@AH0", "ç", "é", "7", "м", "你"]
     silent = [" ", ".", "?", "'", "_", "^", "$", "ˈ", "ˌ", "ː", "̩", "-", "↗"]
     assert all(map(is_spoken, spoken)) and not any(map(is_spoken, silent))
+
+
+def test_a_short_text_under_a_flat_alignment_is_not_read():
+    spoken = np.ones(8, bool)
+    faults = check(np.zeros(30, int), np.full(8, 1 / 8), spoken, 1000)
+    assert faults.skipped == tuple(range(8))
+
+
+def test_fewer_frames_than_symbols_read_only_what_they_look_at():
+    spoken = np.ones(8, bool)
+    faults = check(np.array([0, 3]), np.full(8, 0.3), spoken, 1000)
+    assert faults.skipped == (1, 2, 4, 5, 6, 7)
