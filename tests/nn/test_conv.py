@@ -23,13 +23,18 @@ from jaxtts.nn.conv import Conv1d
         (23, 5, 1, 2, "same", 8),
         (23, 5, 2, 1, "same", 1),
         (60, 9, 4, 1, "same", 64),
+        (23, 3, 1, 4, "same", 1),
+        (23, 4, 1, 2, "causal", 1),
+        (23, 3, 1, 1, "valid", 1),
+        (23, 1, 1, 1, "same", 1),
     ],
 )
-@pytest.mark.parametrize("wide", [2**21, 1])
+@pytest.mark.parametrize("wide, broad", [(2**21, 128), (1, 128), (2**21, 1)])
 def test_every_form_is_the_convolution_and_so_are_its_gradients(
-    monkeypatch, wide, length, width, stride, dilation, padding, groups
+    monkeypatch, wide, broad, length, width, stride, dilation, padding, groups
 ):
     monkeypatch.setattr("jaxtts.nn.conv.WIDE", wide)
+    monkeypatch.setattr("jaxtts.nn.conv.BROAD", broad)
     channels = 2 * groups if groups > 8 else 8
     out_channels = 8 if groups == 8 else 2 * channels
     how = {"stride": stride, "dilation": dilation, "padding": padding, "groups": groups}
