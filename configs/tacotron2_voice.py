@@ -3,6 +3,9 @@
 On the corpus of configs/glow_tts_voice.py:
 
     jaxtts train tacotron2_voice --data corpora/rms --workdir runs/tacotron2_voice
+
+On 2,463 of its sentences, none above 4.5 s, a step takes 0.8 to 1.3 s on one core of a Xeon at 2.8 GHz; after 350 steps
+the alignment is a clean diagonal. The run was ended at step 2300 (`--steps 2300`); docs/attention.md has its figures.
 """
 
 from jaxtts.models.tacotron2 import Config

@@ -5,7 +5,7 @@ that is asked for is imported. Arguments are read with argparse; `train` alone, 
 importing it and reading the arguments of `say` with it takes 0.12 s of CPU time, a tenth of a whole warm start.
 
 Exit codes: 0 done, 1 training failed or `check-data` refuses the corpus, 2 bad input (one sentence on stderr, no file
-half written), 130 interrupted.
+half written), 3 `say` has spoken with faults, 130 interrupted.
 """
 
 import argparse
@@ -24,6 +24,7 @@ COMMANDS = {
     "vocode": "turn a mel spectrogram, or a recording's, back into sound",
     "convert-voice": "say what a recording says in another speaker's voice",
     "export-voice": "make a voice folder of trained models",
+    "export-mels": "write the mels that a model makes of a corpus, to train a vocoder on",
     "export": "write a voice as programs that need jax alone",
     "import-weights": "bring a checkpoint of another toolkit here",
     "models": "list the models",

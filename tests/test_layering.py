@@ -25,8 +25,8 @@ ALLOWED = {
     "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
-        "registry", "config", "audio", "text", "nn.functional", "nn.alignment", "train.checkpoint", "weights", "voices", "interop",
-        "models.*",
+        "registry", "config", "audio", "text", "nn.functional", "nn.alignment", "train.checkpoint", "weights", "voices",
+        "interop", "models.*",
     ),
 }  # fmt: skip
 NEVER_IMPORT = {"data": {"jax", "flax", "optax"}, "audio.spec": {"jax"}, "weights": {"torch", "flax"}}

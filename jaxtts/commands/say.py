@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 HELP = """Speak a text into a sound file.
 
 The text is an argument, a file (-f) or standard input; SSML if it begins with <speak. The suffix of the output chooses
-the format: .wav, .flac, .mp3, .ogg, .opus. The first time ever a function is compiled and kept in the cache folder."""
+the format: .wav, .flac, .mp3, .ogg, .opus. The first time ever a function is compiled and kept in the cache folder.
+If an autoregressive voice (Tacotron) truncates, skips or repeats something in spite of all retries, the file is written
+all the same, standard error says what and where, and the exit code is 3."""
 EXAMPLES = """\
   jaxtts say "Hello, world." -o hello.wav
   jaxtts say -f chapter.txt -o chapter.flac --length-scale 1.1
@@ -29,6 +31,8 @@ EXAMPLES = """\
   jaxtts say "See what you hear." -o see.wav --plot see.png
   jaxtts say "Another voice." --voice runs/voice -o other.mp3 --seed 3
   jaxtts say "One of many." --voice runs/vits --speaker bob -o bob.wav --duration-noise-scale 0.5
+  jaxtts say "Attention please." --acoustic runs/tacotron2 --vocoder runs/waveglow -o t.wav --retries 4 --sigma 0.6
+  jaxtts say "No vocoder yet." --acoustic runs/glow --vocoder griffin-lim -o rough.wav
   jaxtts say "From elsewhere." --voice mms-tts-eng -o mms.wav
   jaxtts say "From elsewhere." --voice vctk/pretrained_vctk.pth --speaker 4 -o vctk.wav"""
 
@@ -51,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Face's, jaywalnut310's, Coqui's or Piper's (default: the embedded voice)",
     )  # fmt: skip
     parser.add_argument("--acoustic", type=Path, metavar="DIR", help="acoustic model from this folder or checkpoint")
-    parser.add_argument("--vocoder", type=Path, metavar="DIR", help="vocoder from this folder or checkpoint")
+    parser.add_argument(
+        "--vocoder", type=Path, metavar="DIR", help="vocoder from this folder or checkpoint, or griffin-lim"
+    )
     parser.add_argument(
         "-s", "--speaker", "--speaker-idx", metavar="NAME", help="name or number, for a voice of several speakers"
     )
@@ -63,14 +69,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed, the same sound (default 0)")
     parser.add_argument(
+        "--retries", type=int, metavar="N",
+        help="speak a sentence with faults up to N times again, by other seeds (autoregressive voices; default 2; "
+        "--stream: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-frames", type=int, metavar="N", help="where an autoregressive voice is cut off that does not end"
+    )
+    parser.add_argument("--sigma", type=float, metavar="X", help="temperature of a vocoder with noise (WaveGlow)")
+    parser.add_argument(
+        "--denoise", type=float, default=0.0, metavar="X", help="take X of the vocoder's own hum away (default 0)"
+    )
+    parser.add_argument(
         "--timestamps", type=Path, metavar="FILE", help="when each word sounds: .json with phonemes, or .srt subtitles"
     )
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw mel spectrogram and alignment")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Speaks."""
+def run(args: argparse.Namespace) -> int:
+    """Speaks; 3 if the speech has faults."""
     text = _text(args)
     if not any((args.output, args.output_raw, args.plot, args.timestamps)):
         raise ValueError("nowhere to put the sound: give -o out.wav, or --output-raw for standard output")
@@ -91,29 +109,40 @@ def run(args: argparse.Namespace) -> None:
     read = [Sentence(*s) for s in found["sentences"]]
     manner = {
         "speaker": args.speaker, "length_scale": args.length_scale, "noise_scale": args.noise_scale,
-        "duration_noise_scale": args.duration_noise_scale, "seed": args.seed,
+        "duration_noise_scale": args.duration_noise_scale, "seed": args.seed, "max_frames": args.max_frames,
+        "sigma": args.sigma, "denoise": args.denoise, **({} if args.retries is None else {"retries": args.retries}),
     }  # fmt: skip
     if args.output_raw and not args.plot and not args.timestamps:
-        duration = _stream(voice.stream_sentences(read, **manner))
+        duration, complaints = _stream(voice.stream_sentences(read, **manner))
     else:
         (audio,) = voice.speak([read], **manner)
-        duration = audio.duration
+        duration, complaints = audio.duration, [c for segment in audio.segments for c in segment.complaints]
         _put(args, voice, audio)
     if not args.quiet:
-        for note in found["notes"]:
+        for note in [*found["notes"], *complaints]:
             print(f"jaxtts: {note}", file=sys.stderr)
         to_stdout = args.output_raw or args.output == "-"
         where = "standard output" if to_stdout else args.output or args.plot or args.timestamps
         print(f"{where}: {duration:.2f} s, {voice.sample_rate} Hz, voice {voice.name}", file=sys.stderr)
+    return 3 if complaints else 0
 
 
-def _stream(chunks: "Iterable[Audio]") -> float:
-    """Writes raw samples as they come; returns how many seconds they were."""
-    duration = 0.0
-    for chunk in chunks:
-        _write(chunk, raw=True)
-        duration += chunk.duration
-    return duration
+def _stream(chunks: "Iterable[Audio]") -> tuple[float, list[str]]:
+    """Writes raw samples as they come; returns how many seconds they were, and what was wrong with them."""
+    from jaxtts.synth.voice import FaultySpeech
+
+    duration, complaints, shown = 0.0, [], warnings.showwarning
+
+    def note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        complaints.append(str(message)) if category is FaultySpeech else shown(message, category, *where)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FaultySpeech)
+        warnings.showwarning = note
+        for chunk in chunks:
+            _write(chunk, raw=True)
+            duration += chunk.duration
+    return duration, complaints
 
 
 def _put(args: argparse.Namespace, voice: "Voice", audio: "Audio") -> None:

@@ -49,6 +49,8 @@ class Train:
     voice, or a checkpoint of another toolkit. Symbols and speakers are matched by name."""
     take: tuple[Literal["model", "mel", "text"], ...] = ()
     """With --from: what the new run has from there in place of CONFIG's: sizes of the model, mel spec, symbols."""
+    mels: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """A vocoder is trained on mels that a model made of the corpus (`jaxtts export-mels`), not on the recordings'."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Where prepared corpora are kept; by default beside WORKDIR, so that runs share them."""
     jobs: Number = None
@@ -91,6 +93,8 @@ def train(args: Train) -> None:
     from jaxtts.train.warm_start import adopt
 
     recipe = changed_recipe(args)
+    if args.mels and registry.MODELS[recipe.name].kind != "vocoder":
+        raise ValueError(f"--mels {args.mels}: only vocoders are trained on mels of a model, not {recipe.name}")
     use_persistent_cache()
     join(args)
     if recipe.data.batch_size % jax.device_count():
@@ -98,6 +102,11 @@ def train(args: Train) -> None:
     mesh = data_mesh(fsdp=recipe.fsdp)
     dataset = prepared(args, recipe)
     say(dataset.summary())
+    task = registry.module(recipe.name).build_task(recipe.model, recipe.optim)
+    if args.mels:
+        whole, dataset = len(dataset), dataset.with_mels(args.mels)
+        say(f"with the mels in {args.mels}, which lacks {whole - len(dataset)} of {whole} utterances")
+        task = task._replace(fields=(*task.fields, "mel"))
     if 1 < getattr(recipe.model, "num_speakers", 1) != len(dataset.speakers):
         count = len(dataset.speakers)
         raise ValueError(
@@ -112,7 +121,6 @@ def train(args: Train) -> None:
         say(report.lines())
         return state, report._asdict()
 
-    task = registry.module(recipe.name).build_task(recipe.model, recipe.optim)
     fields = [name for name in ("text", "mel", "wave") if name in task.fields]
     size, cut = recipe.data.batch_size, recipe.data.segment_length
     common = {"segment_length": cut, "process": jax.process_index(), "num_processes": jax.process_count()}

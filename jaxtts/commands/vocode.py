@@ -8,6 +8,7 @@ vocoder sounds when the mels are perfect."""
 EXAMPLES = """\
   jaxtts vocode recording.wav -o copy.wav --vocoder runs/vocos
   jaxtts vocode mel.npy -o out.wav --vocoder runs/hifigan
+  jaxtts vocode recording.wav -o copy.wav --vocoder runs/waveglow --sigma 0.6 --denoise 0.05
   jaxtts vocode recording.wav -o rough.wav --vocoder griffin-lim --mel-spec tacotron2"""
 
 
@@ -18,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocoder", metavar="VOCODER", help="voice or training folder, or griffin-lim (default: the embedded voice's)"
     )
+    parser.add_argument("--sigma", type=float, metavar="X", help="temperature of a vocoder with noise (WaveGlow)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that noise (default 0)")
+    parser.add_argument(
+        "--denoise", type=float, default=0.0, metavar="X", help="take X of the vocoder's own hum away (default 0)"
+    )
     parser.add_argument("--mel-spec", metavar="NAME", help="of griffin-lim's frames (default hifigan)")
 
 
@@ -25,7 +31,8 @@ def run(args: argparse.Namespace) -> None:
     """Vocodes."""
     from jaxtts.audio.io import save
     from jaxtts.audio.spec import mel_spec
-    from jaxtts.synth.vocode import GRIFFIN_LIM, Vocoder
+    from jaxtts.synth.folder import GRIFFIN_LIM
+    from jaxtts.synth.vocode import Vocoder
     from jaxtts.synth.voice import find
 
     if args.mel_spec and args.vocoder != GRIFFIN_LIM:
@@ -33,6 +40,6 @@ def run(args: argparse.Namespace) -> None:
     path = args.vocoder if args.vocoder == GRIFFIN_LIM else find(args.vocoder)
     vocoder = Vocoder(path, mel_spec(args.mel_spec) if args.mel_spec else None)
     mel = vocoder.features(args.input)
-    wave = vocoder.wave(mel)
+    wave = vocoder.wave(mel, seed=args.seed, sigma=args.sigma, denoise=args.denoise)
     save(args.output, wave, vocoder.mel.sample_rate)
     print(f"{args.output}: {len(wave) / vocoder.mel.sample_rate:.2f} s, {len(mel)} {vocoder.mel.name} frames")

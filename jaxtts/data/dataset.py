@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxtts.audio.spec import MelSpec
+from jaxtts.audio.spec import MelSpec, compatible
+from jaxtts.data.mels import open_mels, read_mel
 from jaxtts.text import TextSpec
 
 INDEX, REJECTED = "index.json", "rejected.json"
@@ -32,6 +33,7 @@ class Dataset:
         rows: the place of each in the records [N].
         rejected: what preparing left out: dicts of id, path, kind and reason, see `check`.
         warnings: sentences about what was not left out.
+        mels: where other mels than the stored ones lie, and their spec, see `with_mels`.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Dataset:
     rows: np.ndarray
     rejected: tuple[dict[str, str], ...]
     warnings: tuple[str, ...] = ()
+    mels: tuple[Path, MelSpec] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> "Dataset":
@@ -58,10 +61,10 @@ class Dataset:
         if not (path / INDEX).is_file():
             raise ValueError(f"{path} is not a prepared corpus: it has no {INDEX}")
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        columns = {name: np.array(index[name], np.int64) for name in ("symbols", "frames", "samples", "speaker")}
+        columns = (np.array(index[name], np.int64) for name in ("symbols", "frames", "samples", "speaker"))
         return cls(
             path, MelSpec.from_dict(index["mel"]), TextSpec.from_dict(index["text"]), tuple(index["speakers"]),
-            np.array(index["ids"]), **columns, rows=np.arange(len(index["ids"])),
+            np.array(index["ids"]), *columns, rows=np.arange(len(index["ids"])),
             rejected=tuple(json.loads((path / REJECTED).read_text(encoding="utf-8"))),
             warnings=tuple(index.get("warnings", ())),
         )  # fmt: skip
@@ -94,6 +97,34 @@ class Dataset:
             raise ValueError(f"held_out is {count}; it must be at least 0 and less than the {len(self)} utterances")
         order = np.argsort([hashlib.sha256(str(i).encode()).hexdigest() for i in self.ids], kind="stable")
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
+
+    def with_mels(self, folder: str | Path) -> "Dataset":
+        """The utterances of which a model made mels (`jaxtts export-mels`), with these in place of the stored ones.
+
+        A mel is as long as the recording gives by its own spec; where that pads otherwise than the corpus's, a frame at
+        the end is cut off or said twice.
+
+        Raises:
+            ValueError: there are none, or one is of another spec or length; the message names both.
+        """
+        folder = Path(folder)
+        spec, frames = open_mels(folder)
+        if not compatible(spec, self.mel):
+            raise ValueError(
+                f"{folder} holds {spec.name!r} frames, and these are to be {self.mel.name!r} frames, which differ: "
+                f"give a recipe with the mel spec {spec.name!r}, or mels of another model"
+            )
+        places = [i for i, name in enumerate(self.ids) if name in frames]
+        if not places:
+            raise ValueError(f"{folder} has mels of {len(frames)} utterances, and none is among these {len(self)}")
+        for i in places:
+            name, expected = self.ids[i], spec.num_frames(int(self.samples[i]))
+            if frames[name] != expected:
+                raise ValueError(
+                    f"{folder}: the mel of {str(name)!r} has {frames[name]} frames and its recording {expected}: "
+                    "export the mels of this corpus"
+                )
+        return dataclasses.replace(self.select(places), mels=(folder, spec))
 
     def summary(self) -> str:
         """What is here and what was left out, for people."""
@@ -131,12 +162,17 @@ class Dataset:
         example: Any = tf_example_pb2
         fields = example.Example.FromString(content).features.feature
         arrays = {name: np.frombuffer(fields[name].bytes_list.value[0], dtype) for name, dtype in _ARRAYS.items()}
-        return {
+        record = {
             **{name: fields[name].bytes_list.value[0].decode() for name in ("id", "text")},
             "speaker": fields["speaker"].int64_list.value[0],
             **arrays,
             "mel": arrays["mel"].reshape(-1, self.mel.num_bins),  # [T, M]
         }
+        if self.mels is not None:
+            folder, spec = self.mels
+            made = read_mel(folder, record["id"], spec.num_frames(len(record["wave"])), spec.num_bins)
+            record["mel"] = made[np.minimum(np.arange(len(record["mel"])), len(made) - 1)]
+        return record
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:

@@ -103,7 +103,8 @@ class Segment:
             )
         for verb, words in (("skips", self.skipped), ("repeats, or is stuck at,", self.repeated)):
             if words:
-                named = ", ".join(map(repr, words))
+                more = f" and {len(words) - 8} more" if len(words) > 8 else ""
+                named = ", ".join(map(repr, words[:8])) + more
                 found.append(f"{what} {verb} {named}: try another seed, more retries or shorter sentences")
         return found
 

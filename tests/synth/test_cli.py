@@ -222,12 +222,61 @@ def test_vocode(run, runs, tmp_path):
 
 
 def test_vocoding_in_pieces_is_vocoding_whole(runs, monkeypatch):
-    from jaxtts.synth import vocode
+    from jaxtts.synth import speak
+    from jaxtts.synth.vocode import Vocoder
 
     mel = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
-    whole = vocode.Vocoder(runs / "vocos").wave(mel)
-    monkeypatch.setattr(vocode, "PIECE", 128)
-    np.testing.assert_allclose(whole, vocode.Vocoder(runs / "vocos").wave(mel), rtol=0, atol=1e-4)
+    whole = {name: Vocoder(runs / name).wave(mel) for name in ("vocos", "waveglow")}
+    monkeypatch.setattr(speak, "WINDOWS", (64,))
+    for name, wave in whole.items():
+        np.testing.assert_allclose(wave, Vocoder(runs / name).wave(mel), rtol=0, atol=1e-4)
+
+
+def test_vocode_with_noise_and_without_hum(run, runs, tmp_path):
+    np.save("mel.npy", np.random.default_rng(0).standard_normal((70, 10)).astype(np.float32))
+    vocode, waves = ["vocode", "mel.npy", "--vocoder", runs / "waveglow", "-o"], []
+    for options in ([], ["--seed", 0, "--sigma", 0.6], ["--seed", 1], ["--sigma", 1], ["--denoise", 0.3]):
+        assert run(*vocode, "x.wav", *options)[0] == 0
+        waves.append(sound.load("x.wav")[0])
+    np.testing.assert_array_equal(waves[0], waves[1])
+    assert all(np.abs(a - waves[0]).max() > 1e-3 for a in waves[2:])
+    assert run("vocode", "mel.npy", "-o", "x.wav", "--vocoder", runs / "vocos", "--denoise", 0.3)[0] == 0
+    for vocoder, option, word in (("vocos", "--sigma", "no noise"), ("griffin-lim", "--denoise", "no hum")):
+        path = runs / vocoder if vocoder == "vocos" else vocoder
+        np.save("mel.npy", np.zeros((70, 10 if vocoder == "vocos" else 80), np.float32))
+        code, _, err = run("vocode", "mel.npy", "-o", "no.wav", "--vocoder", path, option, 0.5)
+        assert code == 2 and word in err and not os.path.exists("no.wav")
+    assert run("vocode", "mel.npy", "-o", "no.wav", "--vocoder", "griffin-lim", "--denoise", -1)[0] == 2
+
+
+def test_say_tells_of_faults(run, runs, tmp_path):
+    say = ["say", "the cat sat. the cat sat quickly there. the ox sat.", "--acoustic", runs / "scripted"]
+    say += ["--vocoder", runs / "vocos", "--max-frames", "300"]
+    code, _, err = run(*say, "-o", "x.wav")
+    skip, end, stuck, written = err.splitlines()
+    assert code == 3 and "'the cat sat quickly there.' skips 'quickly'" in skip and written.startswith("x.wav: ")
+    assert "'the ox sat.' did not end by itself and is cut off after 300 frames" in end and "max_frames" in end
+    assert "is stuck at, 'sat.'" in stuck
+    assert len(sound.load("x.wav")[0]) > 300 * 16
+    code, out, err = run(*say, "--stream", "-q")
+    assert code == 3 and not err
+    code, _, err = run(*say, "--stream")
+    assert code == 3 and "skips 'quickly'" in err and "cut off after 300 frames" in err
+    say[1] = "the cat sat."
+    assert run(*say, "-o", "x.wav", "-q")[::2] == (0, "")
+    assert run(*say, "--stream", "-q")[::2] == (0, "")
+    flaky = [*say, "-o", "x.wav", "-q"]
+    flaky[3] = runs / "flaky"
+    assert {n: run(*flaky, "--retries", n, "--seed", 1)[0] for n in (0, 30)} == {0: 3, 30: 0}
+
+
+def test_say_by_griffin_lim(run, runs, tmp_path):
+    for acoustic in ("glow", "tacotron2"):
+        options = ["--acoustic", runs / acoustic, "--vocoder", "griffin-lim", "-o", "x.wav"]
+        assert run("say", "Hello there.", *options)[0] in (0, 3)
+        assert np.abs(sound.load("x.wav")[0]).max() > 0
+    code, _, err = run("say", "Hi.", *options, "--denoise", "1")
+    assert code == 2 and "denoise=1.0" in err
 
 
 def test_export_voice(run, runs, tmp_path):

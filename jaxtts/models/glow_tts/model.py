@@ -193,6 +193,30 @@ class Model(nnx.Module):
         mean, log_scale = self.expand(prior, durations, frames)
         return Output(z, mean, log_scale, log_det, durations, target, prior, mel_lengths)
 
+    def teacher_forced(
+        self,
+        text: jax.Array,
+        text_lengths: jax.Array,
+        mel: jax.Array,
+        mel_lengths: jax.Array,
+        *,
+        speaker: jax.Array | None = None,
+    ) -> jax.Array:
+        """What the model would have said in a recording's own rhythm: the prior's mean along the alignment.
+
+        Args: as `__call__`; a last frame that fills no group of num_squeeze is said again until it does.
+
+        Returns:
+            [B, T, M], zero behind the lengths.
+        """
+        frames, factor = mel.shape[1], self.config.num_squeeze
+        place = jnp.minimum(jnp.arange(-(-frames // factor) * factor), mel_lengths[:, None] - 1)
+        mel = jnp.take_along_axis(mel, jnp.maximum(place, 0)[..., None], axis=1)
+        lengths = -(-mel_lengths // factor) * factor
+        output = self(text, text_lengths, mel, lengths, speaker=speaker)
+        made = self.decoder.inverse(output.mean, sequence_mask(lengths, mel.shape[1]), self.speaker(speaker))
+        return masked_fill(made[:, :frames], sequence_mask(mel_lengths, frames))
+
     def infer(
         self,
         text: jax.Array,
