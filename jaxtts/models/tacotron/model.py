@@ -27,6 +27,7 @@ attention GRU ahead of it, the residual cells and the projections behind it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -84,8 +85,8 @@ class Config:
         num_speakers: above 1, `speaker` holds ids [B]; else, with speaker_dim > 0, embeddings [B, speaker_dim]. They
             are put beside each state of the encoder.
         dtype: of the networks; attention weights, spectrograms and losses are float32 in any case.
-        remat: in training, keep of each step the attention's state alone, of each CBHG its input, and compute the rest
-            again.
+        remat: in training, keep of each step the attention's state alone, of each CBHG and residual layer its input,
+            and compute the rest again.
     """
 
     num_symbols: int = 66
@@ -478,7 +479,7 @@ class Decoder(nnx.Module):
         queries, contexts, weights = (y.swapaxes(0, 1) for y in found)  # [B, T / R, ...]
         x, steps = self.join(jnp.concatenate([queries, contexts], axis=-1)), mask[:, :: self.config.reduction_factor]
         for cell, key in zip(self.rnns, split_key(zoneout_key, len(self.rnns))):
-            x = x + run(cell, x, steps, zoneout=self.config.zoneout, key=key)
+            x = x + remat(partial(run, cell, zoneout=self.config.zoneout, key=key), self.config.remat)(x, steps)
         made, stop = self._made(x, contexts)
         return made.reshape(mel.shape), stop, weights
 
@@ -617,7 +618,7 @@ class CBHG(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool = False) -> tuple[jax.Array, Statistics]:
         """x [B, T, C], mask [B, T] -> [B, T, 2 * H], zero in the padding, and batch norm's statistics."""
 
-        def convolve(x: jax.Array) -> tuple[jax.Array, Statistics]:
+        def read(x: jax.Array) -> tuple[jax.Array, Statistics]:
             x = masked_fill(x, mask)
             several, of_bank = zip(*[conv(x, mask, train=train) for conv in self.bank])
             y = jnp.concatenate(several, axis=-1)
@@ -628,10 +629,9 @@ class CBHG(nnx.Module):
             for highway in self.highways:
                 y = highway(y)
             statistics = {str(i): s for i, s in enumerate(of_bank)}
-            return y, {"bank": statistics, "projections": {"0": of_first, "1": of_second}}
+            return self.rnn(y, mask), {"bank": statistics, "projections": {"0": of_first, "1": of_second}}
 
-        y, statistics = remat(convolve, self.remat)(x)
-        return self.rnn(y, mask), statistics
+        return remat(read, self.remat)(x)
 
     def _pooled(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """The larger one of each position and its neighbour, if it has one."""
