@@ -1,5 +1,8 @@
 """Voices of autoregressive models and of vocoders with noise: they speak as others do, or say what went wrong."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -8,7 +11,7 @@ from scripted import REPEATED
 
 from jaxtts.audio import io as sound
 from jaxtts.synth import load, speak, write_voice
-from jaxtts.synth.folder import read_voice
+from jaxtts.synth.folder import read_part, read_voice
 from jaxtts.synth.voice import FaultySpeech
 
 PLAIN = "the cat sat on the mat and so on."
@@ -253,6 +256,30 @@ def test_a_second_process_would_not_compile(real, counted_compilations):
     with counted_compilations() as found:
         fresh.synthesize("Hello there.", max_frames=100)
     assert not found
+
+
+def test_a_warm_start_imports_no_flax(real):
+    code = (
+        "import sys\n"
+        "from jaxtts.synth import load\n"
+        f"load({str(real)!r}).synthesize('Hello there.', max_frames=100, denoise=0.1)\n"
+        "print('flax' in sys.modules)\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    told = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout
+        for _ in range(2)
+    ]
+    assert told[1] == "False\n"
+
+
+def test_batch_statistics_are_stored_in_half_precision(real, runs):
+    stored, exact = read_voice(real).parts["acoustic"].tensors, read_part(runs / "tacotron2", "acoustic")[0].tensors
+    names = [n for n in exact if n.endswith((".mean", ".variance"))]
+    assert len(names) >= 4 and stored.keys() == exact.keys()
+    for name in names:
+        assert stored[name].dtype == np.float16
+        np.testing.assert_allclose(stored[name], exact[name], rtol=1e-3, atol=1e-4)
 
 
 def test_griffin_lim_makes_an_acoustic_model_audible(runs, tmp_path):
