@@ -23,15 +23,14 @@ def run(args: argparse.Namespace) -> None:
 
 def rows() -> list[tuple[str, ...]]:
     """One row per model of the registry. The status names what its folder really offers."""
-    from flax import nnx
-
     from jaxtts import registry
     from jaxtts.nn import functional
 
     found = []
     for name, entry in registry.MODELS.items():
         module = registry.module(name)
-        _, params, _ = functional.structure(lambda module=module: module.Model(module.Config(), rngs=nnx.Rngs(0)))
+        rngs = functional.rngs_for_shapes()
+        _, params, _ = functional.structure(lambda m=module, rngs=rngs: m.Model(m.Config(), rngs=rngs))
         status = ["trains"] if hasattr(module, "build_task") else []
         status += ["speaks"] if hasattr(module.Model, "infer") else []
         status += ["converts voices"] if hasattr(module.Model, "convert") else []
