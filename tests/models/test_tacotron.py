@@ -144,24 +144,28 @@ def test_items_end_by_each_of_their_rules():
     assert lengths(-20.0, stop_at_end=0.999) == [15, 15]
 
 
-def test_silence_at_the_end_is_cut_off():
-    config = Config.tiny(**LIKE_RTVC, trim_below=0.0)
+def test_silence_at_the_end_is_cut_off_if_the_item_stopped():
+    config = Config.tiny(**LIKE_RTVC, trim_below=0.0, stop_frames=9)
     model = Model(config, rngs=nnx.Rngs(0))
-    model.decoder.stop.bias[...] = jnp.array([-20.0])
+    model.decoder.stop.bias[...] = jnp.array([20.0])
     speaker = jax.random.normal(jax.random.key(0), (2, 5))
-    model.config = replace(config, trim_below=None)
-    whole, lengths, _ = model.infer(TEXT, LENGTHS, max_frames=12, speaker=speaker)
+
+    def infer(max_frames, threshold):
+        model.config = replace(config, trim_below=threshold)
+        return model.infer(TEXT, LENGTHS, max_frames=max_frames, speaker=speaker)
+
+    whole, lengths, _ = infer(16, None)
     assert lengths.tolist() == [12, 12]
-    peaks = np.asarray(whole.max(-1))  # [B, T]
+    peaks = np.asarray(whole[:, :12].max(-1))  # [B, T]
     threshold = float(peaks.max(1).min())  # the loudest frame of the item that is less loud
     want = [np.flatnonzero(row >= threshold)[-1] + 1 for row in peaks]
     assert min(want) < 12
-    model.config = replace(config, trim_below=threshold)
-    mel, lengths, alignment = model.infer(TEXT, LENGTHS, max_frames=12, speaker=speaker)
+    mel, lengths, alignment = infer(16, threshold)
     assert lengths.tolist() == want
     for b, n in enumerate(want):
         np.testing.assert_array_equal(mel[b, :n], whole[b, :n])
         assert not mel[b, n:].any() and not alignment[b, n:].any()
+    assert infer(10, threshold)[1].tolist() == [10, 10]
 
 
 @pytest.mark.parametrize("ahead", [True, False])
