@@ -22,8 +22,6 @@ END_TO_END = [name for name in ALL if registry.MODELS[name].kind == "end-to-end"
 VOCODERS = [name for name in ALL if registry.MODELS[name].kind == "vocoder"]
 AUTOREGRESSIVE = [name for name in ALL if "autoregressive" in registry.MODELS[name].traits]
 OPTIM = OptimConfig(learning_rate=3e-3, clip_norm=5.0)
-# Compiling a tiny model's step takes far longer than running it.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def config_of(name):
@@ -78,7 +76,7 @@ def test_one_batch_overfits_every_parameter_learns_and_devices_agree(name):
     batch = batch_of(task.fields, config_of(name))
     key = jax.random.key(0)
     start = task.init(key, batch)
-    step = jax.jit(task.train_step, compiler_options=QUICK)
+    step = jax.jit(task.train_step)
     state, losses = start, []
     for i in range(30):
         state, metrics = step(state, batch, jax.random.fold_in(key, i))
@@ -213,7 +211,7 @@ def test_bf16_and_remat_change_how_a_step_is_computed_not_what(name):
         task = task_of(name, dataclasses.replace(config_of(name), **how))
         batch = batch_of(task.fields, config_of(name))
         step = jax.jit(task.train_step).trace(task.init(key, batch), batch, key)
-        state, metrics = step.lower().compile(QUICK)(task.init(key, batch), batch, key)
+        state, metrics = step.lower().compile()(task.init(key, batch), batch, key)
         assert int(metrics["skipped"]) == 0
         assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves((state, metrics)))
         exported = task.inference(state)[1]

@@ -1,4 +1,7 @@
-"""What an alignment of text and frames should be like: a loss that asks for it, measures that show it in training."""
+"""What an alignment of text and frames should be like: a loss that asks for it, measures that show it in training.
+
+Also the decision of an autoregressive decoder to stop.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +44,28 @@ def focus(alignment: jax.Array, mel_lengths: jax.Array) -> jax.Array:
     """Mean over the frames of the largest weight [B] (the focus rate of arXiv 1905.09263 sec. 3.1)."""
     real = sequence_mask(mel_lengths, alignment.shape[1])
     return jnp.sum(jnp.where(real, jnp.max(alignment, axis=2), 0.0), axis=1) / jnp.maximum(mel_lengths, 1)
+
+
+def measures(alignment: jax.Array, text_lengths: jax.Array, mel_lengths: jax.Array) -> dict[str, jax.Array]:
+    """Means of all of the above over a batch; `off_diagonal` is `guided_attention`."""
+    return {
+        "off_diagonal": guided_attention(alignment, text_lengths, mel_lengths),
+        "diagonality": jnp.mean(diagonality(alignment, text_lengths, mel_lengths)),
+        "coverage": jnp.mean(coverage(alignment, text_lengths, mel_lengths)),
+        "focus": jnp.mean(focus(alignment, mel_lengths)),
+    }
+
+
+def stop_loss(logits: jax.Array, steps: jax.Array, weight: float = 1.0) -> jax.Array:
+    """Cross-entropy of the decision to stop, which is right in the last step alone; mean over the real steps.
+
+    Args:
+        logits: [B, T]; steps: of each item [B]; weight: of the last step.
+    """
+    place = jnp.arange(logits.shape[1])[None]
+    last = place == steps[:, None] - 1
+    each = jnp.where(last, weight * jax.nn.softplus(-logits), jax.nn.softplus(logits))
+    return jnp.sum(jnp.where(place < steps[:, None], each, 0.0)) / jnp.maximum(jnp.sum(steps), 1)
 
 
 def _distance(alignment: jax.Array, text_lengths: jax.Array, mel_lengths: jax.Array) -> jax.Array:

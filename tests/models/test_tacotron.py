@@ -123,15 +123,14 @@ def test_step_equals_teacher_forcing(changes):
 def test_items_end_by_each_of_their_rules():
     config = Config.tiny(told_frames=2, reduction_factor=2)
     model = Model(config, rngs=nnx.Rngs(0))
-    model.decoder.stop.kernel[...] = jnp.zeros_like(model.decoder.stop.kernel[...])
-    graph, params, rest = split(model)
+    decoder = model.decoder
+    decoder.stop.kernel[...] = jnp.zeros_like(decoder.stop.kernel[...])
+    memory, _ = model.encode(TEXT, LENGTHS)
 
     def lengths(bias=20.0, **rules):
-        inner = dict(params["decoder"]["stop"], bias=jnp.array([bias]))
-        tree = params | {"decoder": params["decoder"] | {"stop": inner}}
-        model = merge(graph, tree, rest)
-        model.config = model.decoder.config = replace(config, **rules)
-        mel, found, alignment = model.infer(TEXT, LENGTHS, max_frames=15)
+        decoder.stop.bias[...] = jnp.array([bias])
+        decoder.config = replace(config, **rules)
+        mel, found, alignment = decoder.infer(memory, LENGTHS, 15, None)
         for b, n in enumerate(found):
             assert not mel[b, n:].any() and not alignment[b, n:].any() and mel[b, :n].any(-1).all()
         return found.tolist()

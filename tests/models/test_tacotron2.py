@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtts.losses.attention import coverage, diagonality, focus, guided_attention
+from jaxtts.losses.attention import coverage, diagonality, focus, guided_attention, stop_loss
 from jaxtts.models.tacotron2 import Config, Model, build_task
 from jaxtts.models.tacotron2.convert import config_from, config_of, convert, coqui_config_from
 from jaxtts.models.tacotron2.parity import parity
-from jaxtts.models.tacotron2.task import stop_loss
 from jaxtts.nn.functional import count_parameters, merge, merged, named, split, structure
 from jaxtts.nn.masking import sequence_mask
 

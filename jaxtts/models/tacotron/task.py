@@ -15,9 +15,8 @@ from flax import nnx
 
 from jaxtts.audio.griffin_lim import mel_to_wave
 from jaxtts.audio.stft import padded_linear_spectrogram
-from jaxtts.losses.attention import coverage, diagonality, focus, guided_attention
+from jaxtts.losses.attention import measures, stop_loss
 from jaxtts.models.tacotron.model import Config, Model, Output
-from jaxtts.models.tacotron2.task import stop_loss
 from jaxtts.nn.functional import merge, merged, split, structure
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.train.optim import OptimConfig
@@ -108,7 +107,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
 
 def losses(output: Output, batch: Batch, target: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
     """The objective, and how well the attention reads along; target: of the post-net [B, T, F]."""
-    lengths, frames, text_lengths = batch["mel_lengths"], target.shape[1], batch["text_lengths"]
+    lengths, frames = batch["mel_lengths"], target.shape[1]
     mask = sequence_mask(lengths, frames)[..., None]
 
     def mean(error: jax.Array) -> jax.Array:
@@ -123,13 +122,10 @@ def losses(output: Output, batch: Batch, target: jax.Array, config: Config) -> t
         parts = {"mel_before_postnet": mean(of_mel**2) + mean(jnp.abs(of_mel)), "mel": mean(of_post**2)}
     rows = -(-lengths // config.reduction_factor)
     parts["stop"] = stop_loss(output.stop, rows, config.stop_weight)
-    guided = guided_attention(output.alignment, text_lengths, rows)
-    total = sum(parts.values(), config.guided_attention_weight * guided)
+    measured = measures(output.alignment, batch["text_lengths"], rows)
+    total = sum(parts.values(), config.guided_attention_weight * measured["off_diagonal"])
     return total, {
         "loss/total": total,
         **{f"loss/{name}": value for name, value in parts.items()},
-        "attention/off_diagonal": guided,
-        "attention/diagonality": jnp.mean(diagonality(output.alignment, text_lengths, rows)),
-        "attention/coverage": jnp.mean(coverage(output.alignment, text_lengths, rows)),
-        "attention/focus": jnp.mean(focus(output.alignment, rows)),
+        **{f"attention/{name}": value for name, value in measured.items()},
     }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtts.losses.attention import coverage, diagonality, focus, guided_attention
+from jaxtts.losses.attention import measures, stop_loss
 from jaxtts.models.tacotron2.model import Config, Model, Output
 from jaxtts.nn.functional import merge, merged, split, structure
 from jaxtts.nn.masking import sequence_mask
@@ -93,29 +93,13 @@ def losses(output: Output, batch: Batch, config: Config) -> tuple[jax.Array, Met
     rows = -(-lengths // config.reduction_factor)
     stop = stop_loss(output.stop, rows, config.stop_weight)
     total = before + after + stop
-    text_lengths = batch["text_lengths"]
-    guided = guided_attention(output.alignment, text_lengths, rows)
+    measured = measures(output.alignment, batch["text_lengths"], rows)
     if config.guided_attention_weight:
-        total += config.guided_attention_weight * guided
+        total += config.guided_attention_weight * measured["off_diagonal"]
     return total, {
         "loss/total": total,
         "loss/mel": after,
         "loss/mel_before_postnet": before,
         "loss/stop": stop,
-        "attention/off_diagonal": guided,
-        "attention/diagonality": jnp.mean(diagonality(output.alignment, text_lengths, rows)),
-        "attention/coverage": jnp.mean(coverage(output.alignment, text_lengths, rows)),
-        "attention/focus": jnp.mean(focus(output.alignment, rows)),
+        **{f"attention/{name}": value for name, value in measured.items()},
     }
-
-
-def stop_loss(logits: jax.Array, steps: jax.Array, weight: float = 1.0) -> jax.Array:
-    """Cross-entropy of the decision to stop, which is right in the last step alone; mean over the real steps.
-
-    Args:
-        logits: [B, T]; steps: of each item [B]; weight: of the last step.
-    """
-    place = jnp.arange(logits.shape[1])[None]
-    last = place == steps[:, None] - 1
-    each = jnp.where(last, weight * jax.nn.softplus(-logits), jax.nn.softplus(logits))
-    return jnp.sum(jnp.where(place < steps[:, None], each, 0.0)) / jnp.maximum(jnp.sum(steps), 1)
