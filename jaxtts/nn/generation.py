@@ -1,0 +1,97 @@
+"""Sample by sample: the one compiled loop of models that draw each sample from those before, and folding.
+
+An utterance is folded into overlapping segments that are generated side by side and cross-faded (fatchord/WaveRNN
+`fold_with_overlap`, `xfade_and_unfold`): a batch costs little more than one row where reading the weights takes the
+time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Carry = Any
+CHUNK_BYTES = 2**22  # of what is prepared ahead at a time
+
+
+class Fold(NamedTuple):
+    """How an utterance is cut.
+
+    Attributes:
+        target: samples of a segment beside its overlaps; overlap: samples shared by neighbours.
+    """
+
+    target: int = 11_000
+    overlap: int = 550
+
+    def count(self, length: int) -> int:
+        """Segments of an utterance of `length` samples."""
+        return max(1, -(-(length - self.overlap) // (self.target + self.overlap)))
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """[B, N, F] -> [B * count, target + 2 * overlap, F], zeros behind the end."""
+        batch, length, width = x.shape
+        step, count = self.target + self.overlap, self.count(length)
+        x = jnp.pad(x, ((0, 0), (0, max(0, count * step + self.overlap - length)), (0, 0)))
+        parts = [x[:, i * step : (i + 1) * step + self.overlap] for i in range(count)]
+        return jnp.stack(parts, axis=1).reshape(batch * count, step + self.overlap, width)
+
+    def join(self, waves: jax.Array, batch: int) -> jax.Array:
+        """[B * count, target + 2 * overlap] -> [B, count * (target + overlap) + overlap].
+
+        Half an overlap a segment warms up unheard, over the other half neighbours are cross-faded at equal power.
+        """
+        silent = self.overlap // 2
+        t = np.linspace(-1, 1, self.overlap - silent)
+        rise = np.concatenate([np.zeros(silent), np.sqrt(0.5 * (1 + t))])
+        fall = np.concatenate([np.ones(silent), np.sqrt(0.5 * (1 - t))])
+        window = np.concatenate([rise, np.ones(self.target), fall]).astype(np.float32)
+        waves = (waves * window).reshape(batch, -1, waves.shape[1])  # [B, count, L]
+        count, step = waves.shape[1], self.target + self.overlap
+        head, tail = waves[..., :step], waves[..., step:]
+        body = head.at[:, 1:, : self.overlap].add(tail[:, :-1]).reshape(batch, count * step)
+        return jnp.concatenate([body, tail[:, -1]], axis=1)
+
+
+def generate(
+    step: Callable[[Carry, jax.Array, Any], tuple[Carry, jax.Array]],
+    sample: Callable[[jax.Array, jax.Array], jax.Array],
+    carry: Carry,
+    start: jax.Array,
+    cond: jax.Array,
+    *,
+    prepare: Callable[[jax.Array], jax.Array] = lambda cond: cond,
+    width: int = 1,
+) -> jax.Array:
+    """Values [B, N], each drawn after the one before.
+
+    Args:
+        step: carry, the value before [B] and what was prepared of its place [B, P] -> carry, parameters [B, K].
+        sample: parameters [B, K] and the place, int32 -> values [B].
+        start: the value before the first [B].
+        cond: [B, N, F].
+        prepare: of some places at a time [n, B, F] -> [n, B, P], one product in place of one a step.
+        width: P, which tells how many places are prepared at a time.
+    """
+    batch, length, features = cond.shape
+    chunk = int(np.clip(CHUNK_BYTES // (4 * width * batch), 1, max(length, 1)))
+    chunk = 1 << (chunk.bit_length() - 1)
+    count = -(-length // chunk)
+    cond = jnp.pad(cond.swapaxes(0, 1), ((0, count * chunk - length), (0, 0), (0, 0)))
+    cond = cond.reshape(count, chunk, batch, features)
+    places = jnp.arange(count * chunk, dtype=jnp.int32).reshape(count, chunk)
+
+    def one(state: Any, inputs: Any) -> Any:
+        (carry, before), (place, prepared) = state, inputs
+        carry, params = step(carry, before, prepared)
+        value = sample(params, place)
+        return (carry, value), value
+
+    def some(state: Any, inputs: Any) -> Any:
+        places, cond = inputs
+        return jax.lax.scan(one, state, (places, prepare(cond)))
+
+    _, values = jax.lax.scan(some, (carry, start), (places, cond))  # [count, chunk, B]
+    return values.reshape(-1, batch)[:length].T
