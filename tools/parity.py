@@ -30,6 +30,7 @@ SYSTEMS = {
     "tacotron2": "jaxtts.models.tacotron2.parity",
     "vits": "jaxtts.models.vits.parity",
     "waveglow": "jaxtts.models.waveglow.parity",
+    "wavenet_vocoder": "jaxtts.models.wavenet.parity",
 }
 
 

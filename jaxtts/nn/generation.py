@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtts.nn.functional import seeded_bits
+
 Carry = Any
 CHUNK_BYTES = 2**22  # of what is prepared ahead at a time
 
@@ -38,21 +40,41 @@ class Fold(NamedTuple):
         parts = [x[:, i * step : (i + 1) * step + self.overlap] for i in range(count)]
         return jnp.stack(parts, axis=1).reshape(batch * count, step + self.overlap, width)
 
-    def join(self, waves: jax.Array, batch: int) -> jax.Array:
+    def join(
+        self, waves: jax.Array, batch: int, lengths: jax.Array | None = None, *, fade_ends: bool = False
+    ) -> jax.Array:
         """[B * count, target + 2 * overlap] -> [B, count * (target + overlap) + overlap].
 
         Half an overlap a segment warms up unheard, over the other half neighbours are cross-faded at equal power.
+
+        Args:
+            lengths: samples [B], so that an utterance comes out as it does alone: it has no segments behind its end.
+            fade_ends: the first segment warms up unheard too and the last one fades out, as in the reference; else
+                both are heard whole.
         """
         silent = self.overlap // 2
         t = np.linspace(-1, 1, self.overlap - silent)
-        rise = np.concatenate([np.zeros(silent), np.sqrt(0.5 * (1 + t))])
-        fall = np.concatenate([np.ones(silent), np.sqrt(0.5 * (1 - t))])
-        window = np.concatenate([rise, np.ones(self.target), fall]).astype(np.float32)
-        waves = (waves * window).reshape(batch, -1, waves.shape[1])  # [B, count, L]
-        count, step = waves.shape[1], self.target + self.overlap
-        head, tail = waves[..., :step], waves[..., step:]
-        body = head.at[:, 1:, : self.overlap].add(tail[:, :-1]).reshape(batch, count * step)
-        return jnp.concatenate([body, tail[:, -1]], axis=1)
+        rise = np.concatenate([np.zeros(silent), np.sqrt(0.5 * (1 + t))]).astype(np.float32)
+        fall = np.concatenate([np.ones(silent), np.sqrt(0.5 * (1 - t))]).astype(np.float32)
+        step = self.target + self.overlap
+        waves = waves.reshape(batch, -1, step + self.overlap)  # [B, count, L]
+        number, count = jnp.arange(waves.shape[1]), jnp.asarray(waves.shape[1])
+        if lengths is not None:
+            count = jnp.maximum(1, -(-(lengths - self.overlap) // step))[:, None]  # `count` of each
+        heard, first, last = (x[..., None] for x in (number < count, number == 0, number == count - 1))
+        if fade_ends:
+            first = last = False
+        waves = jnp.where(heard, waves, 0.0)
+        opening = waves[..., : self.overlap] * jnp.where(first, 1.0, rise)
+        tail = waves[..., step:] * jnp.where(last, 1.0, fall)
+        opening = opening.at[:, 1:].add(tail[:, :-1])
+        body = jnp.concatenate([opening, waves[..., self.overlap : step]], axis=-1)
+        return jnp.concatenate([body.reshape(batch, -1), tail[:, -1]], axis=1)
+
+
+def segment_seeds(seeds: jax.Array | None, count: int) -> jax.Array | None:
+    """Seeds [B] of utterances -> [B * count] of their segments, each a hash of the utterance's seed and its number."""
+    return None if seeds is None else seeded_bits(seeds, 0, count).ravel()
 
 
 def generate(
