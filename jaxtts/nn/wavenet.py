@@ -84,9 +84,7 @@ class WaveNet(nnx.Module):
             return Conv1d(inputs, outputs, width, weight_norm=weight_norm, rngs=rngs, **more)
 
         padding = "causal" if causal else "same"
-        self.gates = nnx.List(
-            [conv(channels, gate, kernel_size, dilation=d, padding=padding) for d in self.dilations]
-        )
+        self.gates = nnx.List([conv(channels, gate, kernel_size, dilation=d, padding=padding) for d in self.dilations])
         widths = [channels + skip] * (num_layers - 1) + [skip]
         self.res_skips = nnx.List([conv(gate // 2, w) for w in widths])
         if cond_channels:
@@ -103,7 +101,7 @@ class WaveNet(nnx.Module):
         speaker: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """x [B, T, C], zero in the padding, mask [B, T], cond [B, T or 1, F], speaker [B, E] -> [B, T, skip_channels]."""
+        """x [B, T, C], zero in the padding, mask [B, T], cond [B, T or 1, F], speaker [B, E] -> [B, T, S]."""
         n = len(self.gates)
         keep = None if mask is None else mask[..., None].astype(x.dtype)  # [B, T, 1]
         told = self._told(cond, speaker, x.dtype)
@@ -178,7 +176,9 @@ class WaveNet(nnx.Module):
             values.append(jnp.tanh(value) * jax.nn.sigmoid(switch))
             span = queues[i].shape[0]
             queue = jax.lax.dynamic_update_index_in_dim(queues[i], x, place % span, 0)
-            reads = [jax.lax.dynamic_index_in_dim(queue, (place + 1 + tap) % span, 0, False) for tap in range(0, span, d)]
+            reads = [
+                jax.lax.dynamic_index_in_dim(queue, (place + 1 + tap) % span, 0, False) for tap in range(0, span, d)
+            ]
             queues = [*queues[:i], queue, *queues[i + 1 :]]
             past = [*past[:i], jnp.concatenate(reads, axis=-1), *past[i + 1 :]]
             if i < n - 1:

@@ -26,13 +26,23 @@ def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config
         ValueError: names the fields that are missing, or what is not known here.
     """
     v = values
-    needed = ("layers", "stacks", "residual_channels", "gate_channels", "skip_out_channels", "kernel_size", "out_channels")
+    needed = (
+        "layers",
+        "stacks",
+        "residual_channels",
+        "gate_channels",
+        "skip_out_channels",
+        "kernel_size",
+        "out_channels",
+    )
     if missing := [name for name in needed if name not in v]:
         raise ValueError(f"the WaveNet config lacks {', '.join(missing)}; give the reference's hparams.json")
     conditional = v.get("cin_channels", -1) > 0
     up = v.get("upsample_params", {})
     scales = tuple(up.get("upsample_scales", ()))
-    if conditional and not (v.get("upsample_conditional_features") and v.get("upsample_net") == "ConvInUpsampleNetwork"):
+    if conditional and not (
+        v.get("upsample_conditional_features") and v.get("upsample_net") == "ConvInUpsampleNetwork"
+    ):
         raise ValueError(f"upsample_net={v.get('upsample_net')!r} is not known here: use 'ConvInUpsampleNetwork'")
     scalar = v.get("scalar_input", v.get("input_type", "mulaw-quantize") != "mulaw-quantize")
     loss = v.get("loss", v)
@@ -56,7 +66,9 @@ def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config
         kernel_size=v["kernel_size"],
         upsample_scales=scales,
         upsample_bins=up.get("freq_axis_kernel_size", 1),
-        upsample_slope=params.get("negative_slope", 0.01) if up.get("upsample_activation", "none") == "LeakyReLU" else None,
+        upsample_slope=params.get("negative_slope", 0.01)
+        if up.get("upsample_activation", "none") == "LeakyReLU"
+        else None,
         context=v.get("cin_pad", up.get("cin_pad", 0)),
         num_speakers=speakers,
         speaker_dim=v["gin_channels"] if speakers > 1 else 0,
@@ -121,7 +133,9 @@ def convert(weights: Weights, config: Config) -> Tree:
         *layer(r"last_conv_layers\.3", "network.last.1", "conv"),
         Rule(r"embed_speakers\.weight", "speakers"),
         *layer(r"upsample_net\.conv_in", "upsample.first", "conv"),
-        *_filters(r"upsample_net\.(?:upsample\.)?up_layers\.(\d+)", _every(2 if config.upsample_slope is None else 3, 1)),
+        *_filters(
+            r"upsample_net\.(?:upsample\.)?up_layers\.(\d+)", _every(2 if config.upsample_slope is None else 3, 1)
+        ),
     ]
     return nested(load_into(named(params), joined, rules))
 

@@ -1,4 +1,4 @@
-"""WaveNet: each sample drawn from a distribution that dilated convolutions over those before it give (arXiv 1609.03499).
+"""WaveNet: each sample is drawn from a distribution that dilated convolutions over those before give (arXiv 1609.03499).
 
 Matches r9y9/wavenet_vocoder@a35fff7 `wavenet.py`, `modules.py`, `upsample.py` (`Config()`, `Config.mulaw()`), with the
 layers of the teacher of ksw0306/ClariNet@df31b4c (`Config.clarinet()`). Deliberate differences: channels last; sample n
@@ -38,8 +38,8 @@ class Config:
         scale_skips: the sum of the skips by 1 / sqrt(num_layers) (r9y9).
         cond_bias: the layers' share of the conditioning has a bias (ClariNet).
         upsample: 'stretch' (r9y9) or 'transposed' (ClariNet); upsample_scales: whose product is the hop.
-        upsample_bins: neighbouring bins that the upsampling smooths over, odd; upsample_slope: of a leaky ReLU after each
-            of its layers, None for none.
+        upsample_bins: neighbouring bins that the upsampling smooths over, odd.
+        upsample_slope: of a leaky ReLU after each of its layers, None for none.
         context: frames on each side that a first convolution over frames reads; None: there is no such layer.
         num_speakers: above 1 adds an embedding of speaker_dim that all layers hear.
         weight_norm: False for folded weights.
@@ -85,7 +85,9 @@ class Config:
         if self.upsample_bins % 2 == 0:
             raise ValueError(f"upsample_bins={self.upsample_bins} must be odd")
         if (self.num_speakers > 1) != (self.speaker_dim > 0):
-            raise ValueError(f"num_speakers={self.num_speakers} needs speaker_dim={self.speaker_dim} above 0, 1 needs 0")
+            raise ValueError(
+                f"num_speakers={self.num_speakers} needs speaker_dim={self.speaker_dim} above 0, 1 needs 0"
+            )
 
     @property
     def samples_seen(self) -> int:
@@ -195,6 +197,7 @@ class Model(nnx.Module):
         """
         c, batch = self.config, cond.shape[0]
         told, weights = self._speaker(speaker), self.network.steps()
+        width = c.num_layers * c.gate_channels
         start = jnp.broadcast_to(c.output.encode(jnp.zeros(())), (batch,)) if start is None else start
 
         def step(carry: Any, before: jax.Array, prepared: jax.Array) -> tuple[Any, jax.Array]:
@@ -202,7 +205,9 @@ class Model(nnx.Module):
 
         def prepare(cond: jax.Array) -> jax.Array:
             if not c.conditional:
-                return jnp.broadcast_to(self.network.prepare(None, told), (*cond.shape[:2], c.num_layers * c.gate_channels))
+                return jnp.broadcast_to(
+                    self.network.prepare(None, told), (*cond.shape[:2], c.num_layers * c.gate_channels)
+                )
             return self.network.prepare(cond, told)
 
         return generate(
@@ -212,7 +217,7 @@ class Model(nnx.Module):
             start,
             cond,
             prepare=prepare,
-            width=c.num_layers * c.gate_channels,
+            width=width,
         )
 
     def infer(
