@@ -9,8 +9,8 @@ class Entry(NamedTuple):
     """One row of the table that `jaxtts models` prints.
 
     Attributes:
-        traits: what those who call the model must know: 'autoregressive' (it ends by itself, and may fail to) or
-            'noise' (a vocoder that reads noise).
+        traits: what those who call the model must know: 'autoregressive' (it ends by itself, and may fail to),
+            'noise' (a vocoder that reads noise) or 'samples' (a vocoder that draws one sample at a time).
     """
 
     module: str
@@ -28,6 +28,10 @@ MODELS: dict[str, Entry] = {
     "vits": Entry("jaxtts.models.vits", "end-to-end", "arXiv 2106.06103", "VITS"),
     "vocos": Entry("jaxtts.models.vocos", "vocoder", "arXiv 2306.00814", "Vocos"),
     "waveglow": Entry("jaxtts.models.waveglow", "vocoder", "arXiv 1811.00002", "WaveGlow", ("noise",)),
+    "wavernn": Entry("jaxtts.models.wavernn", "vocoder", "fatchord/WaveRNN", "WaveRNN", ("samples",)),
+    "wavernn_dual": Entry(
+        "jaxtts.models.wavernn_dual", "vocoder", "arXiv 1802.08435", "WaveRNN, dual softmax", ("samples",)
+    ),
 }
 
 

@@ -236,8 +236,8 @@ def test_remat_keeps_less_for_the_way_back(name):
         structure, params, rest = split(registry.module(name).Model(config, rngs=nnx.Rngs(1)))
         fields = {"acoustic": ("text", "text_lengths", "mel", "mel_lengths"), "vocoder": ("mel",)}
         fields["end-to-end"] = ("text", "text_lengths", "spectrogram", "mel_lengths")
-        kind, reads_noise = registry.MODELS[name].kind, "noise" in registry.MODELS[name].traits
-        batch = batch_of(("mel", "wave") if reads_noise else fields[kind], config)
+        kind, reads_wave = registry.MODELS[name].kind, {"noise", "samples"} & {*registry.MODELS[name].traits}
+        batch = batch_of(("mel", "wave") if reads_wave else fields[kind], config)
 
         def outputs(params, structure=structure, rest=rest, batch=batch):
             return merge(structure, params, rest)(*batch.values())

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan, tacotron, tacotron2, vits, waveglow
+from jaxtts.models import glow_tts, hifigan, tacotron, tacotron2, vits, waveglow, wavernn, wavernn_dual
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.functional import Tree, count_parameters, merge, named, rngs_for_shapes, split, structure
@@ -38,6 +38,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
+    rows += wavernn_rows()
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -199,6 +200,24 @@ def waveglow_rows() -> Iterator[Row]:
         yield Row("waveglow", f"{name}, weight norm folded", reference, folded, lambda c=plain: count(c))
     plain = waveglow.Config(weight_norm=False)
     yield Row("waveglow", "parameters", "paper 2010.05646 table 1", 87_730_000, lambda: count(plain), 1e4)
+
+
+def wavernn_rows() -> Iterator[Row]:
+    """fatchord/WaveRNN@83c08fd, both versions; CorentinJ/Real-Time-Voice-Cloning@865eba8; arXiv 1802.08435."""
+
+    def count(module: Any, config: Any) -> float:
+        return count_parameters(parameters(lambda: module.Model(config, rngs=rngs_for_shapes())))
+
+    reference, cloning = "reference fatchord/WaveRNN@83c08fd", "reference RTVC@865eba8"
+    for quantity, source, known, config in (
+        ("mixture of logistics", reference, 4_233_675, wavernn.Config()),
+        ("9 bits", reference, 4_480_941, wavernn.Config.raw()),
+        ("9 bits, hop of 5 x 5 x 8, not 5 x 5 x 11", cloning, 4_480_935, wavernn.Config.rtvc()),
+    ):
+        yield Row("wavernn", quantity, source, known, lambda config=config: count(wavernn, config))
+    dual = wavernn_dual.Config.unconditional()
+    for source, known, unit in ((reference, 3_050_048, 1), ("paper, 'about 3M'", 3_000_000, 1e6)):
+        yield Row("wavernn", "dual softmax, 896 units", source, known, lambda: count(wavernn_dual, dual), unit)
 
 
 def vits_rows() -> Iterator[Row]:

@@ -5,6 +5,7 @@ Matches fatchord/WaveRNN `train_wavernn.py` and Real-Time-Voice-Cloning `vocoder
 whole recordings, as such cuts are shorter than the window of a frame. The GRUs' kernels may be pruned (`Config.pruning`).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,8 @@ from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
 from jaxtts.train.steps import averaged_params, init_state, supervised_step
 
-PRUNED = {f"rnns.{i}.{name}_kernel": 3 for i in (0, 1) for name in ("input", "hidden")}  # gates
+GATES = 3
+PRUNED = {f"rnns.{i}.{name}_kernel": GATES for i in (0, 1) for name in ("input", "hidden")}
 
 
 def default_optim() -> OptimConfig:
@@ -31,35 +33,58 @@ def default_optim() -> OptimConfig:
 
 def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     """The task over batches of wave [B, T * hop] and mel [B, T, M]."""
-    optim = optim or default_optim()
-    graph = structure(lambda: Model(config, rngs=rngs_for_shapes()))[0]
+
+    def evaluate(model: Model, batch: Batch, train: bool) -> tuple[Metrics, Any]:
+        value = config.output.encode(emphasized(batch["wave"], config.preemphasis))
+        first, last = inner(config, batch["mel"].shape[1])
+        cond, statistics = model.upsample(batch["mel"], train=train)
+        params = model.forced(cond, model.level(value[:, first - 1 : last - 1]))
+        return {"loss/total": jnp.mean(config.output.nll(params, value[:, first:last]))}, {"upsample": statistics}
+
+    return sampling_task(Model, config, optim or default_optim(), evaluate, PRUNED, ("wave", "mel"))
+
+
+def sampling_task(
+    build: Callable[..., nnx.Module],
+    config: Any,
+    optim: OptimConfig,
+    evaluate: Callable[[Any, Batch, bool], tuple[Metrics, Any]],
+    pruned: dict[str, int],
+    fields: tuple[str, ...],
+) -> Task:
+    """The task of either WaveRNN.
+
+    Args:
+        build: its Model.
+        evaluate: model, batch, whether it trains -> metrics with 'loss/total', batch statistics after this batch.
+        pruned: kernels that are pruned, see `nn.pruning.init_masks`.
+        fields: of a batch.
+    """
+    graph = structure(lambda: build(config, rngs=rngs_for_shapes()))[0]
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
-        _, params, rest = split(Model(config, rngs=nnx.Rngs(key)))
+        _, params, rest = split(build(config, rngs=nnx.Rngs(key)))
         rest = {"model": rest}
         if config.pruning.sparsity:
-            rest["masks"] = {"model": init_masks(params, PRUNED, config.pruning)}
+            rest["masks"] = {"model": init_masks(params, pruned, config.pruning)}
         return init_state({"model": params}, {"model": optim}, rest)
 
-    def evaluate(params: Any, rest: Any, batch: Batch, train: bool) -> tuple[Metrics, Any]:
-        model = merge(graph, params, rest)
-        value, previous, mel = targets(model, batch)
-        cond, statistics = model.upsample(mel, train=train)
-        nll = jnp.mean(config.output.nll(model.forced(cond, previous), value))
-        return {"loss/total": nll}, {"upsample": statistics}
-
     def loss(params: Any, rest: Any, batch: Batch, key: jax.Array | None):
-        metrics, statistics = evaluate(params["model"], rest["model"], batch, train=True)
+        metrics, statistics = evaluate(merge(graph, params["model"], rest["model"]), batch, True)
         return metrics["loss/total"], (metrics, rest | {"model": statistics})
 
+    def averaged(state: TrainState) -> Any:
+        return merge(graph, averaged_params(state, "model"), state.rest["model"])
+
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        return evaluate(averaged_params(state, "model"), state.rest["model"], batch, train=False)[0]
+        return evaluate(averaged(state), batch, False)[0]
 
     def sample(state: TrainState, batch: Batch, key: jax.Array) -> Media:
-        real, mel = batch["wave"][:1], batch["mel"][:1]
-        model = merge(graph, averaged_params(state, "model"), state.rest["model"])
-        lengths = batch["mel_lengths"][:1] if "mel_lengths" in batch else None
-        fake = model.infer(mel, lengths, seeds=jax.random.bits(key, (1,)), fold=Fold())[:, : real.shape[1]]
+        first = {name: batch[name][:1] for name in ("wave", "mel", "mel_lengths") if name in batch}
+        real = first["wave"]
+        mel = first["mel"] if "mel" in first else mel_spectrogram(real, config.mel)
+        seeds = jax.random.bits(key, (1,))
+        fake = averaged(state).infer(mel, first.get("mel_lengths"), seeds=seeds, fold=Fold())[:, : real.shape[1]]
         return {
             "audio/generated": fake[0],
             "audio/recorded": real[0],
@@ -67,25 +92,20 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
             "mel/recorded": mel[0],
         }
 
-    def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
+    def inference(state: TrainState) -> tuple[dict[str, Any], Any]:
         params = merged(averaged_params(state, "model"), state.rest["model"])
         return params, replace(config, dtype="float32", remat=False)
 
-    step = pruned_step(supervised_step(loss, optim), PRUNED, config.pruning)
-    return Task(init, step, eval_step, sample, ("wave", "mel"), inference)
+    step = pruned_step(supervised_step(loss, optim), pruned, config.pruning)
+    return Task(init, step, eval_step, sample, fields, inference)
 
 
-def targets(model: Any, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Values of the inner frames [B, N], levels ahead of them [B, N], mel with its neighbours [B, T, M]."""
-    c, wave = model.config, emphasized(batch["wave"], model.config.preemphasis)
-    hop, frames = c.mel.hop_length, batch["mel"].shape[1]
-    if frames <= 2 * c.pad:
-        raise ValueError(
-            f"data.segment_length={wave.shape[1]} has {frames} frames: give more than pad={c.pad} on each side"
-        )
-    value = c.output.encode(wave)
-    first, last = c.pad * hop, (frames - c.pad) * hop
-    return value[:, first:last], model.level(value[:, first - 1 : last - 1]), batch["mel"]
+def inner(config: Any, frames: int) -> tuple[int, int]:
+    """Where the samples of the inner ones of a cut's frames begin and end."""
+    hop, pad = config.mel.hop_length, config.pad
+    if frames <= 2 * pad:
+        raise ValueError(f"data.segment_length={frames * hop} must be above 2 * pad={2 * pad} frames of {hop} samples")
+    return pad * hop, (frames - pad) * hop
 
 
 def emphasized(wave: jax.Array, coefficient: float) -> jax.Array:
