@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocoder", metavar="VOCODER", help="voice or training folder, or griffin-lim (default: the embedded voice's)"
     )
     parser.add_argument("--sigma", type=float, metavar="X", help="temperature of a vocoder with noise (WaveGlow)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that noise (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that noise, or of a WaveNet's draws (0)")
+    parser.add_argument(
+        "--exact", action="store_true", help="a WaveNet draws all samples in one row, not half seconds side by side"
+    )
     parser.add_argument(
         "--denoise", type=float, default=0.0, metavar="X", help="take X of the vocoder's own hum away (default 0)"
     )
@@ -40,6 +43,6 @@ def run(args: argparse.Namespace) -> None:
     path = args.vocoder if args.vocoder == GRIFFIN_LIM else find(args.vocoder)
     vocoder = Vocoder(path, mel_spec(args.mel_spec) if args.mel_spec else None)
     mel = vocoder.features(args.input)
-    wave = vocoder.wave(mel, seed=args.seed, sigma=args.sigma, denoise=args.denoise)
+    wave = vocoder.wave(mel, seed=args.seed, sigma=args.sigma, denoise=args.denoise, exact=args.exact)
     save(args.output, wave, vocoder.mel.sample_rate)
     print(f"{args.output}: {len(wave) / vocoder.mel.sample_rate:.2f} s, {len(mel)} {vocoder.mel.name} frames")

@@ -12,7 +12,7 @@ from jaxtts.models import parallel_wavenet, wavenet
 from jaxtts.models.parallel_wavenet.model import Sampled
 from jaxtts.models.parallel_wavenet.task import divergence, heard
 from jaxtts.models.wavenet.task import shifted
-from jaxtts.nn.functional import merge, split
+from jaxtts.nn.functional import split
 from jaxtts.nn.generation import Fold
 from jaxtts.nn.output import Output
 from jaxtts.train.optim import OptimConfig
@@ -70,15 +70,13 @@ def test_generated_samples_are_draws_of_their_own_past(name):
     assert not np.allclose(config.output.decode(likeliest), config.output.decode(values), atol=1e-2)
 
 
-def test_a_sample_depends_on_its_past_as_far_as_the_receptive_field_alone():
-    for config in KINDS.values():
-        if config.output.kind == "softmax":
-            continue
-        model, place = built(config), 200
-        mel = jnp.zeros((1, 20, config.mel.num_bins))
-        gradient = jax.grad(lambda x: model(mel, x)[0, place].sum())(0.1 * jnp.ones((1, 320)))
-        reached = np.flatnonzero(gradient[0])
-        assert reached[-1] == place and reached[0] == place - config.samples_seen + 1
+@pytest.mark.parametrize("name", ["mixture", "clarinet"])
+def test_a_sample_depends_on_its_past_as_far_as_the_receptive_field_alone(name):
+    config, place = KINDS[name], 200
+    model, mel = built(config), jnp.zeros((1, 20, config.mel.num_bins))
+    gradient = jax.grad(lambda previous: model(mel, previous)[0, place].sum())(0.1 * jnp.ones((1, 320)))
+    reached = np.flatnonzero(gradient[0])
+    assert reached[-1] == place and reached[0] == place - config.samples_seen + 1
 
 
 def test_the_frames_that_tell_a_sample_are_those_of_the_receptive_field():
@@ -112,7 +110,7 @@ def test_folded_is_as_long_and_as_loud():
     seeds = jnp.array([5, 6], jnp.uint32)
     whole, folded = (model.infer(mel, seeds=seeds, fold=fold) for fold in (None, Fold(100, 40)))
     assert folded.shape == whole.shape == (2, 480)
-    np.testing.assert_array_equal(folded[:, :20], 0.0)  # the first segment warms up too
+    assert folded[:, :20].all()  # nothing precedes the first segment: it is heard from its first sample
     assert 0.5 < float(jnp.std(folded) / jnp.std(whole)) < 2
 
 

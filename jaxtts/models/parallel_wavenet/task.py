@@ -1,10 +1,10 @@
 """Probability density distillation: a student of flows learns what a WaveNet, frozen in `rest`, finds likely.
 
 Matches `train_student.py` of ksw0306/ClariNet for Gaussians: the closed-form divergence, four times the squared
-distance of the log scales, the frame loss. For logistics arXiv 1711.10433 sec. 3.2: the cross-entropy of several draws for each
-sample less the entropy, the power loss of time averages (sec. 4.2) and, with a weight, the contrastive term (sec. 4.4:
-what another utterance's mel would make likely is unlikely). The paper's perceptual loss needs a phone classifier, which
-is not here.
+distance of the log scales, the frame loss. For logistics arXiv 1711.10433 sec. 3.2: the cross-entropy of several draws
+for each sample less the entropy, the power loss of time averages (sec. 4.2) and, with a weight, the contrastive term
+(sec. 4.4: what another utterance's mel would make likely is unlikely). The paper's perceptual loss needs a phone
+classifier, which is not here.
 """
 
 from dataclasses import replace

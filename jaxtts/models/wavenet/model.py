@@ -1,4 +1,4 @@
-"""WaveNet: each sample is drawn from a distribution that dilated convolutions over those before give (arXiv 1609.03499).
+"""WaveNet: each sample is drawn from what dilated convolutions over those before it expect (arXiv 1609.03499).
 
 Matches r9y9/wavenet_vocoder@a35fff7 `wavenet.py`, `modules.py`, `upsample.py` (`Config()`, `Config.mulaw()`), with the
 layers of the teacher of ksw0306/ClariNet@df31b4c (`Config.clarinet()`). Deliberate differences: channels last; sample n
