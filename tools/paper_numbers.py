@@ -19,7 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan, tacotron, tacotron2, vits, waveglow, wavernn, wavernn_dual
+from jaxtts.models import (
+    glow_tts,
+    hifigan,
+    parallel_wavenet,
+    tacotron,
+    tacotron2,
+    vits,
+    waveglow,
+    wavenet,
+    wavernn,
+    wavernn_dual,
+)
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.functional import Tree, count_parameters, merge, named, rngs_for_shapes, split, structure
@@ -38,7 +49,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
-    rows += wavernn_rows()
+    rows += [*wavenet_rows(), *wavernn_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -150,6 +161,49 @@ def hifigan_receptive_field() -> float:
     wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
     hop = wave.shape[1] // frames
     return int(np.isnan(wave).sum() // hop)
+
+
+def wavenet_rows() -> Iterator[Row]:
+    """arXiv 1712.05884 section 2.3; r9y9/wavenet_vocoder@a35fff7; ksw0306/ClariNet@df31b4c."""
+
+    def count(models: Any, config: Any, unused: tuple[int, int] = (0, 0), layers: int = 1) -> float:
+        """Theirs have a residual output behind the last layer of each network, which leads nowhere: I * O + 2 * O."""
+        inputs, outputs = unused
+        tree = parameters(lambda: models.Model(config, rngs=rngs_for_shapes()))
+        return count_parameters(tree) + layers * (inputs * outputs + 2 * outputs)
+
+    r9y9, clarinet = "reference r9y9/wavenet_vocoder@a35fff7", "reference ksw0306/ClariNet@df31b4c"
+    named_configs = {
+        "mixture of logistics": (3_720_932, wavenet.Config()),
+        "Gaussian": (3_717_292, wavenet.Config.gaussian()),
+        "256 classes": (4_699_944, wavenet.Config.mulaw()),
+    }
+    for name, (known, config) in named_configs.items():
+        yield Row("wavenet", name, r9y9, known, lambda config=config: count(wavenet, config, (128, 128)))
+    teacher = wavenet.Config.clarinet()
+    yield Row("wavenet", "ClariNet's teacher", clarinet, 4_824_008, lambda: count(wavenet, teacher, (256, 128)))
+    yield Row("wavenet", "the same, samples seen", clarinet, 2078, lambda: teacher.samples_seen)
+    for layers, cycles, known in ((30, 3, 6139), (24, 4, 505), (12, 2, 253), (30, 30, 61)):
+        seen = wavenet.Config(num_layers=layers, num_stacks=cycles).samples_seen
+        yield Row(
+            "wavenet", f"{layers} layers, {cycles} cycles: samples seen", "1712.05884 table 4", known, lambda n=seen: n
+        )
+
+    def student(flows: tuple[int, ...]) -> Any:
+        return parallel_wavenet.Config.clarinet(flow_layers=flows)
+
+    def flows_alone(flows: tuple[int, ...]) -> float:
+        """Theirs has no upsampling, which is the teacher's."""
+        config = student(flows)
+        tree = parameters(lambda: parallel_wavenet.Model(config, rngs=rngs_for_shapes()))["flows"]
+        return count_parameters(tree) + len(flows) * (128 * 64 + 2 * 64)
+
+    for flows, known, seen in (((10,) * 6, 5_276_952, 12_463), ((10, 10, 10, 40), 6_136_848, 14_447)):
+        name = f"ClariNet's student, {'/'.join(map(str, flows))}"
+        yield Row("parallel_wavenet", name, clarinet, known, lambda flows=flows: flows_alone(flows))
+        # theirs leaves out that each flow looks one sample further back
+        reach = student(flows).samples_seen - len(flows)
+        yield Row("parallel_wavenet", "the same, samples seen", clarinet, seen, lambda reach=reach: reach)
 
 
 def tacotron_rows() -> Iterator[Row]:

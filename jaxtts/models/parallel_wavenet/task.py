@@ -91,7 +91,8 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
 
     def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
         params = averaged_params(state, "model") | {"upsample": state.rest["teacher"]["upsample"]}
-        return fold_weight_norm(params), replace(config, weight_norm=False, dtype="float32")
+        teacher = replace(config.teacher, weight_norm=False, dtype="float32")
+        return fold_weight_norm(params), replace(config, teacher=teacher, weight_norm=False, dtype="float32")
 
     return Task(init, supervised_step(loss, optim), eval_step, sample, ("wave",), inference)
 
