@@ -86,7 +86,7 @@ class Config:
         """For tests."""
         mel = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
         return cls(
-            mel=mel, hidden_dim=16, upsample_factors=(2, 8), pad=1, resnet_channels=8, resnet_blocks=1, aux_channels=8
+            mel=mel, hidden_dim=64, upsample_factors=(2, 8), pad=1, resnet_channels=8, resnet_blocks=1, aux_channels=8
         )
 
 
