@@ -157,7 +157,7 @@ class WaveNet(nnx.Module):
         """Of `step`, before the first sample: zeros."""
         width = self.kernel_size - 1
         return Carry(
-            jnp.zeros((), jnp.int32),
+            jnp.zeros((), jnp.uint32),  # signed, each remainder would be mended for its sign
             [jnp.zeros((width * d, batch, self.channels)) for d in self.dilations],
             [jnp.zeros((batch, width * self.channels)) for _ in self.dilations],
         )
