@@ -81,7 +81,7 @@ def init_masks(params: Tree, parts: dict[str, int], pruning: Pruning) -> Tree:
 
 def prune(params: Tree, masks: Tree, step: jax.Array, parts: dict[str, int], pruning: Pruning) -> tuple[Tree, Tree]:
     """Parameters and masks after `step` steps: a new mask if the schedule says so, zeros where it is False."""
-    kernels = named(params)
+    kernels = named(_zeroed(params, masks, pruning))  # what is gone has the smallest magnitude there is
     due = (step >= pruning.start) & (step % pruning.every == 0)
 
     def renew() -> Tree:

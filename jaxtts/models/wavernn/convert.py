@@ -1,7 +1,8 @@
 """Checkpoints of fatchord/WaveRNN and of Real-Time-Voice-Cloning's vocoder under our names.
 
-Both have the same names; `step`, the number of training steps, is no weight and is dropped. A checkpoint tells all sizes,
-but neither what its frames mean nor how its levels are spaced: that follows from the hop (200: Real-Time-Voice-Cloning).
+Both have the same names; `step`, the number of training steps, is no weight and is dropped. A checkpoint tells all
+sizes, but not what its frames mean: that follows from the hop (200 and classes: Real-Time-Voice-Cloning). Of classes
+both say by default that their levels lie on the mu-law curve.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtts.audio.spec import MelSpec, mel_spec
+from jaxtts.audio.spec import MelSpec
 from jaxtts.models.wavernn.model import Config, Model
 from jaxtts.nn.functional import Tree, merged, named, nested, rngs_for_shapes, structure
 from jaxtts.nn.output import Output
@@ -25,8 +26,8 @@ RULES = [
     *(
         rule
         for i in (1, 2)
-        for theirs, ours, kind in ((f"conv{i}", f"convs.{i - 1}", "conv"), (f"batch_norm{i}", f"norms.{i - 1}", "batch_norm"))
-        for rule in layer(rf"{_RESNET}\.layers\.(\d+)\.{theirs}", rf"upsample.resnet.blocks.\1.{ours}", kind)
+        for theirs, ours, kind in (("conv", "convs", "conv"), ("batch_norm", "norms", "batch_norm"))
+        for rule in layer(rf"{_RESNET}\.layers\.(\d+)\.{theirs}{i}", rf"upsample.resnet.blocks.\1.{ours}.{i - 1}", kind)
     ),
     *layer(rf"{_RESNET}\.conv_out", "upsample.resnet.last", "conv"),
     Rule(
@@ -40,7 +41,7 @@ RULES = [
     *layer("fc1", "layers.0", "conv"),
     *layer("fc2", "layers.1", "conv"),
     *layer("fc3", "last", "conv"),
-]  # fmt: skip
+]
 
 
 def is_wavernn(names: Collection[str]) -> bool:
@@ -58,7 +59,9 @@ def config_from(values: Mapping[str, Any]) -> Config:
     fields = ("rnn_dims", "fc_dims", "bits", "pad", "upsample_factors", "feat_dims", "compute_dims", "res_out_dims",
               "res_blocks", "hop_length", "sample_rate", "mode")  # fmt: skip
     if missing := [name for name in fields if name not in v]:
-        raise ValueError(f"the WaveRNN config lacks {', '.join(missing)}; give the arguments of the reference's WaveRNN")
+        raise ValueError(
+            f"the WaveRNN config lacks {', '.join(missing)}; give the arguments of the reference's WaveRNN"
+        )
     if v["mode"] not in ("MOL", "RAW"):
         raise ValueError(f"mode={v['mode']!r}: use 'MOL' or 'RAW'")
     return _config(
@@ -127,9 +130,7 @@ def _config(
         found = found if found.hop_length <= found.win_length else found.replace(win_length=hop)
         mel = spec if found == spec else found.replace(name=f"{spec.name}_custom")
     output = Output("softmax", classes, mu_law) if raw else Config().output
-    return Config(
-        mel=mel, output=output, input_scale=default.input_scale, preemphasis=default.preemphasis, **sizes
-    )
+    return Config(mel=mel, output=output, input_scale=default.input_scale, preemphasis=default.preemphasis, **sizes)
 
 
 def convert(weights: Mapping[str, np.ndarray], config: Config) -> Tree:

@@ -5,9 +5,9 @@ cell, with its dual softmax, is `models/wavernn_dual`.) A class is read as its l
 where the levels lie on it, not as the sample that it stands for.
 
 Deliberate differences: channels last; sample n is told the conditioning of sample n in training too (theirs that of
-n - 1 there, and of n when they generate); segments are cross-faded as sound (theirs as levels of the mu-law curve); with
-`lengths`, what lies behind an utterance's end changes nothing. `generate` of the reference drops the last hop and fades
-the last 20 hops out, in folds also the beginning; `infer` gives every sample of every frame as it was drawn.
+n - 1 there, and of n when they generate); segments are cross-faded as sound (theirs as levels of the mu-law curve);
+with `lengths`, what lies behind an utterance's end changes nothing. `generate` of the reference drops the last hop and
+fades the last 20 hops out, in folds also the beginning; `infer` gives every sample of every frame as it was drawn.
 """
 
 from collections.abc import Callable
@@ -103,9 +103,9 @@ class Config:
     @classmethod
     def tiny(cls) -> "Config":
         """For tests."""
-        mel = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
+        mel = MelSpec("tiny", 8000, 64, 8, 64, 10, magnitude_eps=1e-9)
         return cls(
-            mel=mel, output=Output("softmax", 32), gru_dim=16, fc_dim=12, upsample_factors=(2, 8), pad=1,
+            mel=mel, output=Output("softmax", 32), gru_dim=16, fc_dim=12, upsample_factors=(2, 4), pad=1,
             resnet_channels=8, resnet_blocks=1, aux_channels=8,
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ def parity(
         params = model.forced(cond, previous)
         nll = config.output.nll(params, value)
         out = {"mels_upsampled": smooth, "aux": aux, "logits": params, "loss": jnp.mean(nll)}
-        if config.output.kind == "logistic":
+        if "in.sample_uniform.mixture" in inputs:
             drawn = jnp.concatenate(
                 [inputs["in.sample_uniform.mixture"], inputs["in.sample_uniform.logistic"][..., None]], axis=-1
             )
@@ -63,6 +63,8 @@ def parity(
         out["generate_batched"] = _ended(
             fold.join(waves, 1, fade_ends=True)[:, : told.shape[1]], config.mel.hop_length
         )[0]
+        if "in.fold_input" not in inputs:
+            return out
         folded = fold.split(inputs["in.fold_input"])
         return out | {"folded": folded, "unfolded": fold.join(folded[..., 0], 1, fade_ends=True)[0]}
 

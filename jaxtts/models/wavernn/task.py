@@ -1,8 +1,9 @@
 """Training WaveRNN: the likelihood of samples, each told those before it.
 
-Matches fatchord/WaveRNN `train_wavernn.py` and Real-Time-Voice-Cloning `vocoder_dataset.py`: of a cut the first and last
-`pad` frames are only heard as neighbours, the samples of the others are predicted, from GRUs at zero. Mels are those of
-whole recordings, as such cuts are shorter than the window of a frame. The GRUs' kernels may be pruned (`Config.pruning`).
+Matches fatchord/WaveRNN `train_wavernn.py` and Real-Time-Voice-Cloning `vocoder_dataset.py`: of a cut the first and
+last `pad` frames are only heard as neighbours, the samples of the others are predicted, from GRUs at zero. Mels are
+those of whole recordings, as such cuts are hardly longer than the window of a frame. The GRUs' kernels may be pruned
+(`Config.pruning`).
 """
 
 from collections.abc import Callable

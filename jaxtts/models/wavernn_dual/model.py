@@ -84,9 +84,9 @@ class Config:
     @classmethod
     def tiny(cls) -> "Config":
         """For tests."""
-        mel = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
+        mel = MelSpec("tiny", 8000, 64, 8, 64, 10, magnitude_eps=1e-9)
         return cls(
-            mel=mel, hidden_dim=64, upsample_factors=(2, 8), pad=1, resnet_channels=8, resnet_blocks=1, aux_channels=8
+            mel=mel, hidden_dim=64, upsample_factors=(2, 4), pad=1, resnet_channels=8, resnet_blocks=1, aux_channels=8
         )
 
 
@@ -121,8 +121,8 @@ def _gated(recurrent: jax.Array, given: jax.Array, hidden: jax.Array) -> jax.Arr
 class Model(nnx.Module):
     """One GRU whose second half of units also hears the coarse bits of the sample at hand.
 
-    Parameters `hidden_kernel` [3 * H, H] (R), `coarse_kernel` [3 * H / 2, 2] and `fine_kernel` [3 * H / 2, 3] (I* without
-    what its mask takes away), `bias` [3 * H]: in each gate the coarse half comes first.
+    Parameters `hidden_kernel` [3 * H, H] (R), `coarse_kernel` [3 * H / 2, 2] and `fine_kernel` [3 * H / 2, 3] (I*
+    without what its mask takes away), `bias` [3 * H]: in each gate the coarse half comes first.
     """
 
     def __init__(self, config: Config, *, rngs: nnx.Rngs):
@@ -196,7 +196,7 @@ class Model(nnx.Module):
         return cond @ self.told.kernel[0].astype(cond.dtype) + bias.astype(cond.dtype)
 
     def condition(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-        """mel [B, T, M], frames [B] -> what each sample hears [B, T * hop, M + aux_channels], of none [B, T * hop, 0]."""
+        """mel [B, T, M], frames [B] -> what each sample hears [B, T * hop, M + aux_channels], or [B, T * hop, 0]."""
         if not self.config.conditional:
             return jnp.zeros((mel.shape[0], mel.shape[1] * self.config.mel.hop_length, 0))
         return self.upsample(surrounded(mel, lengths, self.config))[0]
@@ -254,7 +254,7 @@ class Model(nnx.Module):
 
         Args:
             cond: of `condition` [B, N, F].
-            draw: the place of a sample, int32 -> uniforms for its coarse and fine bits [B, 2], or None for the likeliest.
+            draw: the place of a sample, int32 -> uniforms of its coarse and fine bits [B, 2], or None: the likeliest.
 
         Returns:
             values of 16 bits [B, N] (`decode` makes sound of them).

@@ -1,10 +1,11 @@
-"""Records cases.npz from fatchord/WaveRNN (commit 83c08fd); needs torch and a checkout.
+"""Records cases.npz and vocoder.pt from fatchord/WaveRNN (commit 83c08fd); needs torch and a checkout.
 
     python tests/golden/wavernn/record.py WAVERNN
 
 Two small models with random weights and batch statistics, in the layout of tools/parity.py: <case>/meta (JSON),
 <case>/w/<name>, <case>/in.<name>, <case>/out.<name>. Its draws are replaced by given uniforms; classes are drawn as the
-number of those whose cumulative probability is not above the uniform.
+number of those whose cumulative probability is not above the uniform. vocoder.pt is the second one as
+Real-Time-Voice-Cloning saves it, beside its optimiser.
 """
 
 # pyright: reportMissingImports=false
@@ -122,6 +123,12 @@ def main() -> None:
         found |= {f"{case}/{k}": v.detach().numpy() for k, v in arrays.items()}
         meta = config | {"generate_target": TARGET, "generate_overlap": OVERLAP, "mu_law": False}
         found[f"{case}/meta"] = np.array(json.dumps({"system": "wavernn", "config": meta}))
+        if not mol:
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+            model(x, mels).sum().backward()
+            optimizer.step()
+            state = {"model_state": model.state_dict(), "optimizer_state": optimizer.state_dict()}
+            torch.save(state, Path(__file__).with_name("vocoder.pt"))
     np.savez_compressed(Path(__file__).with_name("cases.npz"), **found)
 
 
