@@ -126,7 +126,7 @@ def test_no_sample_is_told_what_comes_after_it():
 
 @pytest.mark.parametrize("fold", [None, Fold(50, 20)])
 def test_neighbours_padding_and_seeds(fold):
-    config = replace(Config.tiny(), preemphasis=0.8, edge=-1.0)
+    config = replace(Config.tiny(), preemphasis=0.8, pad=2, edge=-1.0)
     graph, params, rest = trained_like(config)
     lengths, seeds = np.array([11, 6, 3]), jnp.array([5, 6, 7], jnp.uint32)
     mel = mels(config, 3, 11)
@@ -229,7 +229,8 @@ def test_the_task_shows_a_whole_recording():
     ("changes", "message"),
     [
         ({"upsample_factors": (5, 5)}, "upsample_factors=.5, 5. must multiply to the hop 275"),
-        ({"pad": 0}, "pad=0"),
+        ({"pad": 0}, "pad=0 must be at least 1"),
+        ({"pad": 1, "edge": -4.0}, "pad=1 must be at least 2, with edge=-4.0"),
         ({"aux_channels": 30}, "aux_channels=30"),
         ({"preemphasis": 1.0}, "preemphasis=1.0"),
         ({"dtype": "int8"}, "int8"),

@@ -115,8 +115,9 @@ def check_upsampling(config: Any) -> None:
     if np.prod(config.upsample_factors) != config.mel.hop_length:
         hop = config.mel.hop_length
         raise ValueError(f"upsample_factors={config.upsample_factors} must multiply to the hop {hop}")
-    if config.pad < 1:
-        raise ValueError(f"pad={config.pad} must be at least 1")
+    least = frames_seen(config) if config.edge else 1  # beyond them the smoothing reads zeros
+    if config.pad < least:
+        raise ValueError(f"pad={config.pad} must be at least {least}, with edge={config.edge}")
 
 
 def frames_seen(config: Any) -> int:
