@@ -6,6 +6,7 @@ both say by default that their levels lie on the mu-law curve.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from jaxtts.audio.spec import MelSpec
 from jaxtts.models.wavernn.model import Config, Model
 from jaxtts.nn.functional import Tree, merged, named, nested, rngs_for_shapes, structure
-from jaxtts.nn.output import Output
 from jaxtts.weights.match import Rule, layer, load_into
 
 MOL_WIDTH = 30  # of a mixture, where a softmax has 2**bits classes
@@ -129,7 +129,7 @@ def _config(
         found = spec.replace(hop_length=hop, sample_rate=sample_rate or spec.sample_rate, num_mels=num_mels)
         found = found if found.hop_length <= found.win_length else found.replace(win_length=hop)
         mel = spec if found == spec else found.replace(name=f"{spec.name}_custom")
-    output = Output("softmax", classes, mu_law) if raw else Config().output
+    output = replace(Config.raw().output, num_classes=classes, mu_law=mu_law) if raw else Config().output
     return Config(mel=mel, output=output, input_scale=default.input_scale, preemphasis=default.preemphasis, **sizes)
 
 

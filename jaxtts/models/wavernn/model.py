@@ -127,6 +127,11 @@ def frames_seen(config: Any) -> int:
     return max(config.pad, int(np.ceil(smoothed)))
 
 
+def dense(layer: Any) -> tuple[jax.Array, jax.Array]:
+    """Kernel [I, O] and bias [O] of a layer of one tap."""
+    return layer.kernel[0], layer.bias[...]
+
+
 class Steps(NamedTuple):
     """The weights of the loop over samples, outputs first: of a sample [H] and, projected, [3 * H]; of the second GRU's
     input [3 * H, H]; of the layers behind [F, H], [F, F], [K, F]."""
@@ -216,23 +221,24 @@ class Model(nnx.Module):
     def steps(self) -> Steps:
         """The weights of `advance`."""
         c = self.config
-        sample = self.first.kernel[0, 0]
-        first, second = (layer.kernel[0, :n].T for layer, n in zip(self.layers, (c.gru_dim, c.fc_dim)))
+        sample = dense(self.first)[0][0]
+        first, second = (dense(layer)[0][:n].T for layer, n in zip(self.layers, (c.gru_dim, c.fc_dim)))
         projected = self.rnns[0].input_kernel[...] @ sample
         second_rnn = self.rnns[1].input_kernel[:, : c.gru_dim]
-        return Steps(sample, projected, second_rnn, (first, second), self.last.kernel[0].T)
+        return Steps(sample, projected, second_rnn, (first, second), dense(self.last)[0].T)
 
     def prepare(self, cond: jax.Array) -> jax.Array:
         """Of cond [..., F] what `advance` adds up [..., P]: one product for many samples in place of one for each."""
         c = self.config
         cond = cond.astype(jnp.float32)
         told, *aux = self._parts(cond)
-        x = told @ self.first.kernel[0, 1:] + self.first.bias[...]
+        kernel, bias = dense(self.first)
+        x = told @ kernel[1:] + bias
         second = aux[0] @ self.rnns[1].input_kernel[:, c.gru_dim :].T + self.rnns[1].input_bias[...]
-        behind = [
-            part @ layer.kernel[0, n:] + layer.bias[...]
-            for part, layer, n in zip(aux[1:], self.layers, (c.gru_dim, c.fc_dim))
-        ]
+        behind = []
+        for part, layer, heard in zip(aux[1:], self.layers, (c.gru_dim, c.fc_dim)):
+            kernel, bias = dense(layer)
+            behind.append(part @ kernel[heard:] + bias)
         first = x @ self.rnns[0].input_kernel[...].T + self.rnns[0].input_bias[...]
         return jnp.concatenate([x, first, second, *behind], axis=-1)
 
@@ -255,7 +261,7 @@ class Model(nnx.Module):
         x = x + second
         for kernel, told in zip(steps.layers, behind):
             x = jax.nn.relu(product(x, kernel) + told)
-        return (first, second), product(x, steps.last) + self.last.bias[...]
+        return (first, second), product(x, steps.last) + dense(self.last)[1]
 
     def generate(self, cond: jax.Array, draw: Callable[[jax.Array], jax.Array | None]) -> jax.Array:
         """Draws sample after sample.

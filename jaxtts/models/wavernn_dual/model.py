@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.models.wavernn.model import Upsample, check_upsampling, frames_seen, spoken, surrounded
+from jaxtts.models.wavernn.model import Upsample, check_upsampling, dense, frames_seen, spoken, surrounded
 from jaxtts.nn.conv import Conv1d, torch_uniform
 from jaxtts.nn.functional import check_dtype, remat
 from jaxtts.nn.generation import Fold, generate
@@ -221,7 +221,8 @@ class Model(nnx.Module):
 
     def steps(self) -> list[list[tuple[jax.Array, jax.Array]]]:
         """Of the coarse and of the fine layers: kernels, outputs first, and biases."""
-        return [[(layer.kernel[0].T, layer.bias[...]) for layer in layers] for layers in (self.coarse, self.fine)]
+        both = [[dense(layer) for layer in layers] for layers in (self.coarse, self.fine)]
+        return [[(kernel.T, bias) for kernel, bias in layers] for layers in both]
 
     def prepare(self, cond: jax.Array) -> jax.Array:
         """What the gates are told besides samples: [..., F] -> [..., 3 * H]."""

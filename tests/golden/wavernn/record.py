@@ -124,7 +124,7 @@ def main() -> None:
         meta = config | {"generate_target": TARGET, "generate_overlap": OVERLAP, "mu_law": False}
         found[f"{case}/meta"] = np.array(json.dumps({"system": "wavernn", "config": meta}))
         if not mol:
-            optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
+            optimizer = torch.optim.Adam(model.eval().parameters(), lr=0.0)
             model(x, mels).sum().backward()
             optimizer.step()
             state = {"model_state": model.state_dict(), "optimizer_state": optimizer.state_dict()}
