@@ -1,6 +1,7 @@
-"""The WaveRNN with a dual softmax against the paper's equations, written out in NumPy."""
+"""The WaveRNN with a dual softmax against the paper's equations, written out in NumPy, and fatchord's version of it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,27 @@ def test_the_cell_is_the_papers():
         previous = np.concatenate([[SILENCE], value[row, :-1]])
         want = by_hand(params, cond[row], previous, value[row], 8)
         np.testing.assert_allclose(logits[row], want, atol=1e-4)
+
+
+def test_the_cell_is_the_references():
+    cases = np.load(Path(__file__).parents[1] / "golden/wavernn/cases.npz")
+    w = {name.removeprefix("dual/w/"): cases[name] for name in cases.files if name.startswith("dual/w/")}
+    layers = {"coarse": ("O1", "O2"), "fine": ("O3", "O4")}
+    params = {
+        "hidden_kernel": w["R.weight"],
+        "coarse_kernel": w["I_coarse.weight"],
+        "fine_kernel": w["I_fine.weight"],
+        "bias": np.concatenate([w[f"bias_{gate}"] for gate in "ure"]),
+    } | {
+        ours: {
+            str(i): {"kernel": w[f"{name}.weight"].T[None], "bias": w[f"{name}.bias"]} for i, name in enumerate(names)
+        }
+        for ours, names in layers.items()
+    }
+    graph = structure(lambda: Model(replace(SMALL, conditional=False), rngs=rngs_for_shapes()))[0]
+    samples = cases["dual/in.samples"]
+    logits = merge(graph, params).forced(None, samples[:, :-1], samples[:, 1:])
+    np.testing.assert_allclose(logits, cases["dual/out.logits"], atol=1e-4)
 
 
 def test_sixteen_bits_survive():

@@ -5,7 +5,8 @@
 Two small models with random weights and batch statistics, in the layout of tools/parity.py: <case>/meta (JSON),
 <case>/w/<name>, <case>/in.<name>, <case>/out.<name>. Its draws are replaced by given uniforms; classes are drawn as the
 number of those whose cumulative probability is not above the uniform. vocoder.pt is the second one as
-Real-Time-Voice-Cloning saves it, beside its optimiser.
+Real-Time-Voice-Cloning saves it, beside its optimiser. dual/* are weights, samples and logits of the version with the
+dual softmax.
 """
 
 # pyright: reportMissingImports=false
@@ -94,6 +95,24 @@ def generate(model: Any, mel: torch.Tensor, batched: bool, uniforms: Uniforms) -
         return model.generate(mel, None, batched, TARGET, OVERLAP, False).astype(np.float32)
 
 
+def dual(module: Any, steps: int = 24) -> dict[str, np.ndarray]:
+    """The version with the dual softmax, step by step over 16-bit samples [2, steps + 1]."""
+    model = module.WaveRNN(8)
+    with torch.no_grad():
+        for _, parameter in sorted(model.named_parameters()):
+            parameter.copy_(0.5 * torch.randn_like(parameter))
+    samples = torch.randint(0, 2**16, (2, steps + 1))
+    halves = torch.stack([samples // 256, samples % 256], -1) / 127.5 - 1
+    hidden, logits = torch.zeros(2, 8), []
+    with torch.no_grad():
+        for n in range(steps):
+            coarse, fine, hidden = model(halves[:, n], hidden, halves[:, n + 1, :1])
+            logits.append(torch.cat([coarse, fine], -1))
+    arrays = {f"w/{k}": v for k, v in model.state_dict().items()}
+    arrays |= {"in.samples": samples, "out.logits": torch.stack(logits, 1)}
+    return {f"dual/{k}": v.numpy() for k, v in arrays.items()}
+
+
 def main() -> None:
     torch.manual_seed(0)
     module, distribution = reference(sys.argv[1])
@@ -129,6 +148,7 @@ def main() -> None:
             optimizer.step()
             state = {"model_state": model.state_dict(), "optimizer_state": optimizer.state_dict()}
             torch.save(state, Path(__file__).with_name("vocoder.pt"))
+    found |= dual(importlib.import_module("models.deepmind_version"))
     np.savez_compressed(Path(__file__).with_name("cases.npz"), **found)
 
 
