@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 import bench_tacotron2
 import bench_vits
 import bench_waveglow
+import bench_wavernn
 import numpy as np
 
 SENTENCE = "The birch canoe slid on the smooth planks, and the stale smell of old beer lingers."
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         "glow_tts_step": glow_tts_step, "hifigan_step": hifigan_step, "loader": loader, "vits": bench_vits.synthesis,
         "vits_batch": bench_vits.batches, "vits_stream": bench_vits.stream, "vits_step": bench_vits.training,
         "tacotron2": bench_tacotron2.decoding, "tacotron2_step": bench_tacotron2.training,
-        "waveglow": bench_waveglow.synthesis,
+        "waveglow": bench_waveglow.synthesis, "wavernn": bench_wavernn.synthesis,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(rows)}; default all")

@@ -42,7 +42,7 @@ def synthesis(rounds: int) -> list[dict[str, Any]]:
         mel = np.random.default_rng(0).uniform(size=(1, frames, 80)).astype(np.float32)
         seconds, peer = frames * config.mel.hop_length / config.mel.sample_rate, None
         if net:
-            check(net, merge(graph, params), mel[:, :FRAMES], fold)
+            check(net, graph, params, mel[:, :FRAMES], fold)
             peer = functools.partial(net.generate, torch.from_numpy(mel).swapaxes(1, 2), fold)
         infer = jax.jit(lambda params, mel, fold=fold: merge(graph, params).infer(mel, seeds=seeds, fold=fold))
 
@@ -54,18 +54,27 @@ def synthesis(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def check(net: Any, model: Any, mel: np.ndarray, fold: Any) -> None:
+def check(net: Any, graph: Any, params: Any, mel: np.ndarray, fold: Any) -> None:
     """Both make the same wave of the same uniforms."""
     import bench
     import jax
     import jax.numpy as jnp
     import torch
 
-    cond = model.condition(mel)
-    cond = fold.split(cond) if fold else cond
-    uniforms = np.random.default_rng(1).uniform(1e-5, 1 - 1e-5, (cond.shape[1], cond.shape[0], 11)).astype(np.float32)
-    drawn = jnp.asarray(uniforms)
-    ours = jax.jit(lambda: model.generate(cond, lambda place: drawn[jnp.minimum(place, len(drawn) - 1)]))()
+    from jaxtts.nn.functional import merge
+
+    samples = mel.shape[1] * 275
+    shape = (fold.target + 2 * fold.overlap, fold.count(samples), 11) if fold else (samples, 1, 11)
+    uniforms = np.random.default_rng(1).uniform(1e-5, 1 - 1e-5, shape).astype(np.float32)
+
+    @jax.jit
+    def made(params, uniforms):
+        model = merge(graph, params)
+        cond = model.condition(mel)
+        draw = lambda place: uniforms[jnp.minimum(place, len(uniforms) - 1)]  # noqa: E731
+        return model.generate(fold.split(cond) if fold else cond, draw)
+
+    ours = made(params, uniforms)
     theirs = net.segments(torch.from_numpy(mel).swapaxes(1, 2), fold, torch.from_numpy(uniforms))
     bench.require_same(theirs.numpy(), ours)
 
