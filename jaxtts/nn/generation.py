@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtts.nn.functional import seeded_bits
+from jaxtts.nn.masking import sequence_mask
 
 Carry = Any
 CHUNK_BYTES = 2**22  # of what is prepared ahead at a time
@@ -75,6 +76,32 @@ class Fold(NamedTuple):
 def segment_seeds(seeds: jax.Array | None, count: int) -> jax.Array | None:
     """Seeds [B] of utterances -> [B * count] of their segments, each a hash of the utterance's seed and its number."""
     return None if seeds is None else seeded_bits(seeds, 0, count).ravel()
+
+
+def folded(
+    drawn: Callable[[jax.Array, jax.Array | None], jax.Array],
+    cond: jax.Array,
+    lengths: jax.Array | None,
+    seeds: jax.Array | None,
+    fold: Fold | None,
+) -> jax.Array:
+    """The wave [B, N] that `drawn(cond, seeds)` makes of cond [B, N, F], in folds if there is one.
+
+    Args:
+        lengths: samples [B]; seeds: uint32 [B].
+    """
+    batch, samples, _ = cond.shape
+    if fold is None:
+        return drawn(cond, seeds)
+    cond = fold.split(cond)
+    waves = drawn(cond, segment_seeds(seeds, cond.shape[0] // batch))
+    return fold.join(waves, batch, lengths)[:, :samples]
+
+
+def heard(wave: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """A wave [B, N] within [-1, 1], zero behind the lengths (samples)."""
+    wave = jnp.clip(wave, -1.0, 1.0)
+    return wave if lengths is None else jnp.where(sequence_mask(lengths, wave.shape[1]), wave, 0.0)
 
 
 def generate(

@@ -397,7 +397,9 @@ class Voice:
             "max_frames": (max_frames, autoregressive, "always ends"),
             "sigma": (sigma, noisy, "has no vocoder that reads noise"),
             "denoise": (
-                denoise or None, vocoder and "samples" not in vocoder.traits, "has no vocoder that could be denoised"
+                denoise or None,
+                vocoder and "samples" not in vocoder.traits,
+                "has no vocoder that could be denoised",
             ),
         }
         for name, (value, known, why) in foreign.items():

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.audio.spec import MelSpec
-from jaxtts.models import wavenet
+from jaxtts.models.wavenet.model import Config as TeacherConfig
 from jaxtts.models.wavenet.model import Network, Upsample
 from jaxtts.nn.flow import InverseAutoregressive
 from jaxtts.nn.functional import check_dtype
-from jaxtts.nn.masking import sequence_mask
+from jaxtts.nn.generation import heard
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Config:
         dtype: of the networks in training.
     """
 
-    teacher: wavenet.Config = wavenet.Config()
+    teacher: TeacherConfig = TeacherConfig()
     noise: str = "logistic"
     flow_layers: tuple[int, ...] = (10, 10, 10, 30)
     stack_layers: int = 10
@@ -85,7 +85,7 @@ class Config:
         """Frames on each side that tell a frame's samples."""
         return -(-self.samples_seen // self.mel.hop_length) + self.teacher.receptive_field
 
-    def shape(self, layers: int) -> wavenet.Config:
+    def shape(self, layers: int) -> TeacherConfig:
         """The network of one flow as that of a WaveNet."""
         return replace(
             self.teacher,
@@ -104,7 +104,7 @@ class Config:
     def clarinet(cls, **changes: Any) -> "Config":
         """The student of ksw0306/ClariNet: six flows of 10 layers."""
         values: dict[str, Any] = dict(
-            teacher=wavenet.Config.clarinet(), noise="gaussian", flow_layers=(10,) * 6, gate_channels=256,
+            teacher=TeacherConfig.clarinet(), noise="gaussian", flow_layers=(10,) * 6, gate_channels=256,
             first_kernel_size=32, cond_bias=True,
         )  # fmt: skip
         return cls(**(values | changes))
@@ -113,7 +113,7 @@ class Config:
     def tiny(cls) -> "Config":
         """For tests."""
         return cls(
-            teacher=wavenet.Config.tiny(), flow_layers=(2, 4), stack_layers=2, channels=8, gate_channels=12,
+            teacher=TeacherConfig.tiny(), flow_layers=(2, 4), stack_layers=2, channels=8, gate_channels=12,
             skip_channels=10,
         )  # fmt: skip
 
@@ -174,10 +174,8 @@ class Model(nnx.Module):
         sigma = jnp.reshape(jnp.asarray(self.config.sigma_infer if sigma is None else sigma), (-1, 1))
         noise = jnp.zeros((batch, frames, self.config.mel.hop_length)) if noise is None else noise
         z = sigma * self.latent(noise.reshape(batch, -1))
-        wave = jnp.clip(self(z, self.condition(mel, lengths)).wave, -1.0, 1.0)
-        if lengths is None:
-            return wave
-        return jnp.where(sequence_mask(lengths * self.config.mel.hop_length, wave.shape[1]), wave, 0.0)
+        wave = self(z, self.condition(mel, lengths)).wave
+        return heard(wave, None if lengths is None else lengths * self.config.mel.hop_length)
 
     def latent(self, normal: jax.Array) -> jax.Array:
         """Standard normal -> the flows' noise, of the same place in its distribution."""

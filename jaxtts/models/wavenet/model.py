@@ -19,7 +19,7 @@ from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.nn import wavenet
 from jaxtts.nn.conv import Conv1d, effective_kernel
 from jaxtts.nn.functional import check_dtype
-from jaxtts.nn.generation import Fold, generate, segment_seeds
+from jaxtts.nn.generation import Fold, folded, generate, heard
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.output import Output
 from jaxtts.nn.upsample import Stretch, Transposed
@@ -240,19 +240,14 @@ class Model(nnx.Module):
         Returns:
             [B, T * hop] in [-1, 1], zero behind the lengths.
         """
-        c, cond = self.config, self.condition(mel, lengths)
-        batch, samples, _ = cond.shape
-        if fold:
-            cond = fold.split(cond)
-            segments = cond.shape[0] // batch
-            seeds = None if seeds is None else segment_seeds(seeds, segments)
-            speaker = None if speaker is None else jnp.repeat(speaker, segments)
-        wave = c.output.decode(self.generate(cond, lambda place: c.output.draws(seeds, place), speaker=speaker))
-        if fold:
-            wave = fold.join(wave, batch)[:, :samples]
-        if lengths is not None:
-            wave = jnp.where(sequence_mask(lengths * c.mel.hop_length, samples), wave, 0.0)
-        return wave
+        output, cond = self.config.output, self.condition(mel, lengths)
+        samples = None if lengths is None else lengths * self.config.mel.hop_length
+
+        def drawn(cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
+            who = None if speaker is None else jnp.repeat(speaker, cond.shape[0] // mel.shape[0])
+            return output.decode(self.generate(cond, lambda place: output.draws(seeds, place), speaker=who))
+
+        return heard(folded(drawn, cond, samples, seeds, fold), samples)
 
 
 class Carry(NamedTuple):

@@ -25,7 +25,7 @@ from jaxtts.audio.griffin_lim import deemphasis
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.functional import check_dtype, remat
-from jaxtts.nn.generation import Fold, generate, segment_seeds
+from jaxtts.nn.generation import Fold, folded, generate, heard
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.nn.normalization import BatchNorm
 from jaxtts.nn.output import Output
@@ -236,9 +236,9 @@ class Model(nnx.Module):
         x = told @ kernel[1:] + bias
         second = aux[0] @ self.rnns[1].input_kernel[:, c.gru_dim :].T + self.rnns[1].input_bias[...]
         behind = []
-        for part, layer, heard in zip(aux[1:], self.layers, (c.gru_dim, c.fc_dim)):
+        for part, layer, width in zip(aux[1:], self.layers, (c.gru_dim, c.fc_dim)):
             kernel, bias = dense(layer)
-            behind.append(part @ kernel[heard:] + bias)
+            behind.append(part @ kernel[width:] + bias)
         first = x @ self.rnns[0].input_kernel[...].T + self.rnns[0].input_bias[...]
         return jnp.concatenate([x, first, second, *behind], axis=-1)
 
@@ -318,18 +318,11 @@ def spoken(
     config: Any,
 ) -> jax.Array:
     """The wave of `drawn(cond, seeds)`: in folds if wanted, pre-emphasis undone, zero behind the lengths (frames)."""
-    batch, samples, _ = cond.shape
-    lengths = None if lengths is None else lengths * config.mel.hop_length
-    if fold:
-        cond = fold.split(cond)
-        wave = drawn(cond, segment_seeds(seeds, cond.shape[0] // batch))
-        wave = fold.join(wave, batch, lengths)[:, :samples]
-    else:
-        wave = drawn(cond, seeds)
+    samples = None if lengths is None else lengths * config.mel.hop_length
+    wave = folded(drawn, cond, samples, seeds, fold)
     if config.preemphasis:
         wave = deemphasis(wave, config.preemphasis)
-    wave = jnp.clip(wave, -1.0, 1.0)
-    return wave if lengths is None else jnp.where(sequence_mask(lengths, samples), wave, 0.0)
+    return heard(wave, samples)
 
 
 def surrounded(mel: jax.Array, lengths: jax.Array | None, config: Any) -> jax.Array:
