@@ -23,6 +23,9 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "glow_tts": Entry("jaxtts.models.glow_tts", "acoustic", "arXiv 2005.11129", "Glow-TTS"),
     "hifigan": Entry("jaxtts.models.hifigan", "vocoder", "arXiv 2010.05646", "HiFi-GAN"),
+    "parallel_wavegan": Entry(
+        "jaxtts.models.parallel_wavegan", "vocoder", "arXiv 1910.11480", "Parallel WaveGAN", ("noise",)
+    ),
     "parallel_wavenet": Entry(
         "jaxtts.models.parallel_wavenet", "vocoder", "arXiv 1711.10433", "Parallel WaveNet", ("noise",)
     ),

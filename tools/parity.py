@@ -27,6 +27,7 @@ SYSTEMS = {
     "rtvc_tacotron": "jaxtts.models.tacotron.parity",
     "hifigan": "jaxtts.models.hifigan.parity",
     "hf_vits": "jaxtts.models.vits.hf_parity",
+    "parallel_wavegan": "jaxtts.models.parallel_wavegan.parity",
     "tacotron2": "jaxtts.models.tacotron2.parity",
     "vits": "jaxtts.models.vits.parity",
     "clarinet": "jaxtts.models.parallel_wavenet.parity",

@@ -115,29 +115,39 @@ def convert(weights: Weights, config: Config) -> Tree:
         ValueError: lists every missing, unexpected and misshapen name.
     """
     _, params, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
-    n = config.num_layers
-    joined = dict(weights)
-    for i in range(n):
-        name = f"conv_layers.{i}"
-        last = [] if i == n - 1 else [f"{name}.conv1x1_out"]
-        _dropped(joined, f"{name}.conv1x1_out") if i == n - 1 else None
-        _join(joined, [*last, f"{name}.conv1x1_skip"], f"{name}.res_skip")
-    _join(joined, [f"conv_layers.{i}.conv1x1c" for i in range(n)], "cond")
-    _join(joined, [f"conv_layers.{i}.conv1x1g" for i in range(n)], "speaker")
+    joined = stack_joined(weights, config.num_layers, "conv1x1c")
     rules = [
+        *stack_rules(2 if config.upsample_slope is None else 3),
+        Rule(r"embed_speakers\.weight", "speakers"),
+    ]
+    return nested(load_into(named(params), joined, rules))
+
+
+def stack_joined(weights: Weights, num_layers: int, cond: str) -> dict[str, np.ndarray]:
+    """r9y9's and kan-bayashi's tensors joined as ours are; `cond`: a layer's share of the conditioning in theirs."""
+    joined = dict(weights)
+    for i in range(num_layers):
+        name, last = f"conv_layers.{i}", i == num_layers - 1
+        if last:
+            _dropped(joined, f"{name}.conv1x1_out")
+        _join(joined, [*([] if last else [f"{name}.conv1x1_out"]), f"{name}.conv1x1_skip"], f"{name}.res_skip")
+    _join(joined, [f"conv_layers.{i}.{cond}" for i in range(num_layers)], "cond")
+    _join(joined, [f"conv_layers.{i}.conv1x1g" for i in range(num_layers)], "speaker")
+    return joined
+
+
+def stack_rules(every: int) -> list[Rule]:
+    """The rules of what `stack_joined` gives; `every`: theirs list the upsampling's filters so far from each other."""
+    return [
         *layer(r"first_conv", "network.first", "conv"),
         *layer(r"conv_layers\.(\d+)\.conv", r"network.layers.gates.\1", "conv"),
         *layer(r"conv_layers\.(\d+)\.res_skip", r"network.layers.res_skips.\1", "conv"),
         *layer(r"(cond|speaker)", r"network.layers.\1", "conv"),
         *layer(r"last_conv_layers\.1", "network.last.0", "conv"),
         *layer(r"last_conv_layers\.3", "network.last.1", "conv"),
-        Rule(r"embed_speakers\.weight", "speakers"),
         *layer(r"upsample_net\.conv_in", "upsample.first", "conv"),
-        *_filters(
-            r"upsample_net\.(?:upsample\.)?up_layers\.(\d+)", _every(2 if config.upsample_slope is None else 3, 1)
-        ),
+        *_filters(r"upsample_net\.(?:upsample\.)?up_layers\.(\d+)", _every(every, 1)),
     ]
-    return nested(load_into(named(params), joined, rules))
 
 
 def convert_clarinet(weights: Weights, config: Config) -> Tree:

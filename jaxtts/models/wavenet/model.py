@@ -266,10 +266,18 @@ class Steps(NamedTuple):
 
 
 class Network(nnx.Module):
-    """Samples -> a layer that reads them, the stack, ReLU, 1x1, ReLU, 1x1 (figure 4); causal."""
+    """Samples -> a layer that reads them, the stack, ReLU, 1x1, ReLU, 1x1 (figure 4)."""
 
     def __init__(
-        self, inputs: int, outputs: int, shape: Any, *, cond_channels: int, speaker_channels: int = 0, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        shape: Any,
+        *,
+        cond_channels: int,
+        speaker_channels: int = 0,
+        causal: bool = True,
+        rngs: nnx.Rngs,
     ):
         """shape: of the layers, with the attributes of Config."""
         s = shape
@@ -291,7 +299,7 @@ class Network(nnx.Module):
             cond_bias=s.cond_bias,
             speaker_channels=speaker_channels,
             residual_scale=0.5**0.5,
-            causal=True,
+            causal=causal,
             weight_norm=s.weight_norm,
             rngs=rngs,
         )
@@ -308,9 +316,16 @@ class Network(nnx.Module):
     def _reads_back(self) -> int:
         return self.first.padding[0]
 
-    def __call__(self, x: jax.Array, cond: jax.Array | None, speaker: jax.Array | None = None) -> jax.Array:
-        """x of `read` [B, N, C], cond [B, N, F], speaker [B, E] -> [B, N, outputs], float32."""
-        x = self.layers(x, cond=cond, speaker=speaker) * self.skip_scale
+    def __call__(
+        self,
+        x: jax.Array,
+        cond: jax.Array | None,
+        speaker: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """x of `read` [B, N, C], cond [B, N, F], speaker [B, E], mask [B, N] -> [B, N, outputs], float32."""
+        x = x if mask is None else masked_fill(x, mask)
+        x = self.layers(x, mask, cond, speaker=speaker) * self.skip_scale
         for layer in self.last:
             x = layer(jax.nn.relu(x))
         return x.astype(jnp.float32)
@@ -363,7 +378,8 @@ class Upsample(nnx.Module):
         bins = config.mel.num_bins
         if config.context is not None:
             width = 2 * config.context + 1
-            self.first = Conv1d(bins, bins, width, padding="valid", bias=False, rngs=rngs)
+            normed = getattr(config, "norm_context", False)
+            self.first = Conv1d(bins, bins, width, padding="valid", bias=False, weight_norm=normed, rngs=rngs)
         kind = {"stretch": Stretch, "transposed": Transposed}[config.upsample]
         self.layers = nnx.List(
             [kind(scale, config.upsample_bins, weight_norm=config.weight_norm) for scale in config.upsample_scales]
