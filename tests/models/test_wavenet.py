@@ -1,6 +1,9 @@
-"""WaveNet and Parallel WaveNet: the reference's numbers, sample by sample, causality, likelihoods, distillation."""
+"""WaveNet and its kin: references' numbers, sample by sample, causality, distillation, Parallel WaveGAN."""
 
+import importlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtts.models import parallel_wavenet, wavenet
+from jaxtts.models import parallel_wavegan, parallel_wavenet, wavenet
 from jaxtts.models.parallel_wavenet.model import Sampled
 from jaxtts.models.parallel_wavenet.task import divergence, heard
 from jaxtts.models.wavenet.task import shifted
@@ -17,6 +20,9 @@ from jaxtts.nn.generation import Fold
 from jaxtts.nn.output import Output
 from jaxtts.train.optim import OptimConfig
 
+FILE = np.load(Path(__file__).parents[1] / "golden/wavenet/cases.npz")
+CASES = sorted(name.removesuffix("/meta") for name in FILE.files if name.endswith("/meta"))
+ANSWERS = {"wavenet_vocoder": "wavenet", "clarinet": "parallel_wavenet", "parallel_wavegan": "parallel_wavegan"}
 TINY = wavenet.Config.tiny()
 CLASSES = replace(TINY, output=Output("softmax", 32), num_speakers=3, speaker_dim=4)
 CLARINET = replace(
@@ -28,6 +34,22 @@ KINDS = {"mixture": TINY, "classes": CLASSES, "clarinet": CLARINET}
 
 def built(config, module=wavenet, seed=0):
     return module.Model(config, rngs=nnx.Rngs(seed))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_numbers_as_the_reference(case):
+    arrays = {name.removeprefix(f"{case}/"): FILE[name] for name in FILE.files if name.startswith(f"{case}/")}
+    meta = json.loads(arrays.pop("meta").tobytes())
+    weights = {name.removeprefix("weights."): x for name, x in arrays.items() if name.startswith("weights.")}
+    inputs = {name: x for name, x in arrays.items() if name.startswith("in.")}
+    answers = importlib.import_module(f"jaxtts.models.{ANSWERS[case.split('/')[0]]}.parity")
+    with jax.default_matmul_precision("highest"):
+        ours = answers.parity(meta, weights, inputs)
+    wanted = [name for name in arrays if name.startswith("out.")]
+    assert wanted
+    for name in wanted:
+        bound = max(1e-4, meta["arrays"][name]["suggested_atol"])
+        np.testing.assert_allclose(ours[name], arrays[name], rtol=0, atol=bound, err_msg=name)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -229,3 +251,19 @@ def test_config_refuses(changes, message):
 def test_a_student_refuses_a_teacher_of_another_kind():
     with pytest.raises(ValueError, match="teacher.output.kind"):
         replace(STUDENTS["logistic"], teacher=CLARINET)
+
+
+def test_parallel_wavegan_hears_both_sides_as_far_as_its_receptive_field():
+    config = parallel_wavegan.Config.tiny()
+    model, reach = built(config, parallel_wavegan), config.receptive_field
+    frames = 2 * reach + 7
+    mel = jnp.zeros((1, frames, config.mel.num_bins)).at[0, frames // 2].set(jnp.nan)
+    wave = model.infer(mel, noise=jnp.zeros((1, frames, config.mel.hop_length))).reshape(frames, -1)
+    reached = np.flatnonzero(np.isnan(wave).any(axis=1)) - frames // 2
+    assert -reach <= reached.min() < 0 < reached.max() <= reach
+    mel, lengths = jax.random.normal(jax.random.key(0), (2, 9, config.mel.num_bins)), jnp.array([9, 6])
+    noise = jax.random.normal(jax.random.key(1), (2, 9, config.mel.hop_length))
+    wave = model.infer(mel.at[1, 6:].set(jnp.nan), lengths, noise=noise)
+    alone = model.infer(mel[1:, :6], noise=noise[1:, :6])
+    np.testing.assert_allclose(wave[1, : 6 * config.mel.hop_length], alone[0], atol=1e-5)
+    assert not wave[1, 6 * config.mel.hop_length :].any()
