@@ -3,8 +3,8 @@
     python tests/golden/wavenet/record.py FOLDER
 
 FOLDER holds cases as tools/parity.py takes them, with weights, inputs and outputs of the references at small sizes:
-wavenet_vocoder (r9y9), clarinet (ksw0306), parallel_wavegan (kan-bayashi). Arrays of a case are CASE/meta (its meta.json),
-CASE/weights.NAME, CASE/in.NAME and CASE/out.NAME.
+wavenet_vocoder (r9y9), clarinet (ksw0306), parallel_wavegan (kan-bayashi). Arrays of a case are CASE/meta (of its
+meta.json), CASE/weights.NAME, CASE/in.NAME and CASE/out.NAME.
 """
 
 import argparse
