@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxtts import cli, interop, registry
 from jaxtts.interop import coqui, huggingface
@@ -50,7 +49,9 @@ def copy(tmp_path):
 def speak(found: interop.Foreign, ids: np.ndarray, frames: int, speaker: int | None = None) -> np.ndarray:
     """The wave without noise, float32 [N]."""
     found = found.folded()
-    graph, _, _ = functional.structure(lambda: registry.module(found.model).Model(found.config, rngs=nnx.Rngs(0)))
+    graph, _, _ = functional.structure(
+        lambda: registry.module(found.model).Model(found.config, rngs=functional.rngs_for_shapes())
+    )
     text = jnp.asarray(ids, jnp.int32)[None]
     options = {"max_frames": frames, "length_scale": found.defaults["length_scale"]}
     options |= {} if speaker is None else {"speaker": jnp.array([speaker])}

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxtts import interop, registry
 from jaxtts.audio.features import linear_spectrogram_np
@@ -35,7 +34,9 @@ def part(name, kind):
 
 
 def speak(found, text, **options):
-    graph, _, _ = functional.structure(lambda: registry.module(found.model).Model(found.config, rngs=nnx.Rngs(0)))
+    graph, _, _ = functional.structure(
+        lambda: registry.module(found.model).Model(found.config, rngs=functional.rngs_for_shapes())
+    )
     text, lengths = jnp.asarray(text, jnp.int32), jnp.array([text.shape[1]])
 
     @jax.jit

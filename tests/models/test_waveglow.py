@@ -82,7 +82,7 @@ def test_every_form_of_a_checkpoint_gives_the_same_weights():
         np.testing.assert_allclose(leaf, named(folded)[name], atol=1e-6, err_msg=name)
 
     stored = replace(config, weight_norm=False, inverse_only=True)
-    model = merge(structure(lambda: Model(stored, rngs=nnx.Rngs(0)))[0], store_inverse(folded))
+    model = merge(structure(lambda: Model(stored, rngs=rngs_for_shapes()))[0], store_inverse(folded))
     mel, z = (inputs[name].swapaxes(1, 2) for name in ("in.mel", "in.infer_z"))
     wave = model.infer(mel, noise=z.reshape(*mel.shape[:2], -1), sigma=0.6)
     np.testing.assert_allclose(wave, outputs["out.infer_audio_sigma06"], atol=1e-4)
@@ -217,7 +217,7 @@ def test_silence_trains_and_predicted_mels_are_read():
     assert media["audio/generated"].shape == (512,) and media["mel/generated"].shape == media["mel/recorded"].shape
     params, exported = task.inference(state)
     assert (exported.weight_norm, exported.inverse_only) == (False, True)
-    speaks = merge(structure(lambda: Model(exported, rngs=nnx.Rngs(0)))[0], params)
+    speaks = merge(structure(lambda: Model(exported, rngs=rngs_for_shapes()))[0], params)
     trained = merge(split(Model(config, rngs=nnx.Rngs(0)))[0], state.rest["ema"]["model"])
     noise = draws(config, 2, 32)[1]
     np.testing.assert_allclose(speaks.infer(mel, noise=noise), trained.infer(mel, noise=noise), atol=1e-4)

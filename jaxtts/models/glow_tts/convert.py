@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxtts.models.glow_tts.model import Config, Decoder, Model
-from jaxtts.nn.functional import Tree, named, nested, structure
+from jaxtts.nn.functional import Tree, named, nested, rngs_for_shapes, structure
 from jaxtts.weights.match import Rule, layer, load_into
 
 _LAYER = r"encoder\.encoder\."
@@ -83,13 +82,13 @@ def convert(weights: Mapping[str, np.ndarray], config: Config) -> Tree:
     Raises:
         ValueError: lists every missing, unexpected and misshapen name.
     """
-    _, params, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    _, params, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     return nested(load_into(named(params), weights, RULES))
 
 
 def convert_decoder(weights: Mapping[str, np.ndarray], config: Config) -> Tree:
     """The flow's part alone of a state dict ('decoder.flows...') as the parameters of `Decoder(config)`."""
-    _, params, _ = structure(lambda: Decoder(config, rngs=nnx.Rngs(0)))
+    _, params, _ = structure(lambda: Decoder(config, rngs=rngs_for_shapes()))
     return nested(load_into(named(params, "decoder."), weights, RULES))["decoder"]
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.models.glow_tts.convert import RULES, config_from, convert, convert_decoder, is_coqui
 from jaxtts.models.glow_tts.model import Decoder, Model
 from jaxtts.models.glow_tts.task import duration_loss, mle_loss
 from jaxtts.nn.alignment import monotonic_alignment_search, path_from_durations
 from jaxtts.nn.flow import squeeze
-from jaxtts.nn.functional import Tree, merge, named, structure
+from jaxtts.nn.functional import Tree, merge, named, rngs_for_shapes, structure
 from jaxtts.nn.masking import sequence_mask
 
 Arrays = dict[str, np.ndarray]
@@ -38,11 +37,11 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
         out = _search(x)
     elif "x" not in x:
         ours = config_from(config)
-        graph, _, _ = structure(lambda: Decoder(ours, rngs=nnx.Rngs(0)))
+        graph, _, _ = structure(lambda: Decoder(ours, rngs=rngs_for_shapes()))
         out = jax.jit(lambda params, x: _initialize(merge(graph, params), x))(convert_decoder(weights, ours), x)
     else:
         ours = config_from(config)
-        graph, _, _ = structure(lambda: Model(ours, rngs=nnx.Rngs(0)))
+        graph, _, _ = structure(lambda: Model(ours, rngs=rngs_for_shapes()))
 
         def answer(params, x):
             if is_coqui(config):

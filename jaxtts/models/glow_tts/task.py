@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxtts.models.glow_tts.model import Config, Model, Output
 from jaxtts.nn.alignment import path_from_durations
-from jaxtts.nn.functional import fold_weight_norm, merge, split, store_inverse, structure
+from jaxtts.nn.functional import fold_weight_norm, merge, rngs_for_shapes, split, store_inverse, structure
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
@@ -27,7 +27,7 @@ def paper_optim() -> OptimConfig:
 def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     """The task over batches of text [B, S], text_lengths [B], mel [B, T, M], mel_lengths [B] and speaker [B]."""
     optim = optim or paper_optim()
-    graph, _, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    graph, _, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     multi = config.speaker_dim > 0
 
     def init(key: jax.Array, batch: Batch) -> TrainState:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.models.hifigan.discriminators import Discriminators
@@ -85,7 +84,7 @@ def generator_params(weights: Mapping[str, np.ndarray], config: Config) -> Tree:
     Raises:
         ValueError: lists all names that are missing, unexpected or misshapen.
     """
-    _, params, _ = functional.structure(lambda: Generator(config, rngs=nnx.Rngs(0)))
+    _, params, _ = functional.structure(lambda: Generator(config, rngs=functional.rngs_for_shapes()))
     return functional.nested(load_into(functional.named(params), weights, GENERATOR_RULES))
 
 
@@ -98,7 +97,7 @@ def discriminator_params(weights: Mapping[str, np.ndarray], gan: GanConfig = Gan
     Raises:
         ValueError: lists all names that are missing, unexpected or misshapen.
     """
-    _, params, rest = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
+    _, params, rest = functional.structure(lambda: Discriminators(gan, rngs=functional.rngs_for_shapes()))
     params, rest = functional.named(params), functional.named(rest)
     renamed = {".".join([_FAMILIES.get(net, net), name]): w for (net, _, name), w in _partitioned(weights)}
     rules = [*SPECTRAL_RULES, *DISCRIMINATOR_RULES] if gan.scale_spectral_norm else DISCRIMINATOR_RULES

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.features import mel_basis
 from jaxtts.audio.stft import mel_spectrogram
@@ -38,7 +37,7 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
 
 def _generator(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], mel: np.ndarray) -> Arrays:
     ours = config_from({"num_mels": mel.shape[1], **config})
-    structure, _, _ = functional.structure(lambda: Generator(ours, rngs=nnx.Rngs(0)))
+    structure, _, _ = functional.structure(lambda: Generator(ours, rngs=functional.rngs_for_shapes()))
     generator = functional.merge(structure, generator_params(weights, ours))
     stages = generator.stages(jnp.asarray(mel).swapaxes(1, 2))
     wave = stages.pop("wave")[:, None]  # [B, 1, N]
@@ -55,7 +54,7 @@ def _discriminator(
         widths = {"periods": tuple(periods), "period_channels": channels}
     gan = GanConfig(discriminators=(family,), weights=(1.0,), **widths)
     params, rest = discriminator_params({f"{prefix}.{name}": w for name, w in weights.items()}, gan)
-    structure, _, _ = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
+    structure, _, _ = functional.structure(lambda: Discriminators(gan, rngs=functional.rngs_for_shapes()))
 
     @jax.jit
     def judge(rest, wave):

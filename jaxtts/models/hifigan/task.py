@@ -79,7 +79,7 @@ def vocoder_task(
     optim = optim if isinstance(optim, dict) else both(optim, gan.pretrain_steps)
 
     adversary = Adversary(gan, config.dtype, config.remat)
-    generator = functional.structure(lambda: build(nnx.Rngs(0)))[0]
+    generator = functional.structure(lambda: build(functional.rngs_for_shapes()))[0]
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
         key_g, key_d = jax.random.split(key)
@@ -142,7 +142,7 @@ class Adversary:
     def __init__(self, gan: GanConfig, dtype: str = "float32", remat: bool = False):
         self.gan = gan
         self.build = lambda rngs: Discriminators(gan, dtype=dtype, remat=remat, rngs=rngs)
-        self.structure = functional.structure(lambda: self.build(nnx.Rngs(0)))[0]
+        self.structure = functional.structure(lambda: self.build(functional.rngs_for_shapes()))[0]
 
     def init(self, key: jax.Array) -> tuple[Any, Any]:
         """Parameters and singular vectors."""

@@ -17,7 +17,7 @@ from jaxtts.audio.griffin_lim import mel_to_wave
 from jaxtts.audio.stft import padded_linear_spectrogram
 from jaxtts.losses.attention import measures, stop_loss
 from jaxtts.models.tacotron.model import Config, Model, Output
-from jaxtts.nn.functional import merge, merged, split, structure
+from jaxtts.nn.functional import merge, merged, rngs_for_shapes, split, structure
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
@@ -38,7 +38,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     """The task over batches of text [B, S], text_lengths [B], mel [B, T, M], mel_lengths [B], with a linear post-net
     wave [B, T * hop], wave_lengths [B], and speaker [B]."""
     optim = optim or reference_optim()
-    graph, _, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    graph, _, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     multi, linear = config.speaker_dim > 0, config.post == "linear"
 
     def init(key: jax.Array, batch: Batch) -> TrainState:

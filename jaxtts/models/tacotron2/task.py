@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxtts.losses.attention import measures, stop_loss
 from jaxtts.models.tacotron2.model import Config, Model, Output
-from jaxtts.nn.functional import merge, merged, split, structure
+from jaxtts.nn.functional import merge, merged, rngs_for_shapes, split, structure
 from jaxtts.nn.masking import sequence_mask
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Media, Metrics, Task, TrainState
@@ -28,7 +28,7 @@ def reference_optim() -> OptimConfig:
 def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     """The task over batches of text [B, S], text_lengths [B], mel [B, T, M], mel_lengths [B] and speaker [B]."""
     optim = optim or reference_optim()
-    graph, _, _ = structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    graph, _, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     multi = config.speaker_dim > 0
 
     def init(key: jax.Array, batch: Batch) -> TrainState:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.models.vits.convert import hf_config_from, hf_convert
 from jaxtts.models.vits.model import Model
@@ -28,7 +27,7 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
         inputs: 'in.*' -> array.
     """
     config = hf_config_from(meta["config"])
-    graph, _, _ = functional.structure(lambda: Model(config, rngs=nnx.Rngs(0)))
+    graph, _, _ = functional.structure(lambda: Model(config, rngs=functional.rngs_for_shapes()))
     model = functional.merge(graph, hf_convert(weights, config))
     text = jnp.asarray(inputs["in.input_ids"], jnp.int32)
     lengths = jnp.sum(jnp.asarray(inputs["in.attention_mask"], jnp.int32), axis=1)

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxtts.audio.stft import linear_spectrogram, linear_to_mel, mel_spectrogram
 from jaxtts.losses.gan import discriminator_losses, feature_losses, generator_losses
@@ -39,7 +38,7 @@ def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: M
     x = {name.removeprefix("in."): jnp.asarray(value) for name, value in inputs.items()}
     if "x" in x:
         ours = config_from(config, weights)
-        graph, _, _ = functional.structure(lambda: Model(ours, rngs=nnx.Rngs(0)))
+        graph, _, _ = functional.structure(lambda: Model(ours, rngs=functional.rngs_for_shapes()))
         params = convert(weights, ours)
         out = jax.jit(lambda params, x: _parts(functional.merge(graph, params), x))(params, x)
         out |= _speeches(graph, params, config, x)
@@ -167,7 +166,7 @@ def _discriminators(
         scale_channels=tuple(config["scale_channels"]),
         scale_groups=tuple(config["scale_groups"]),
     )
-    graph, _, _ = functional.structure(lambda: Discriminators(gan, rngs=nnx.Rngs(0)))
+    graph, _, _ = functional.structure(lambda: Discriminators(gan, rngs=functional.rngs_for_shapes()))
     judge = functional.merge(graph, *discriminator_params(_by_family(weights), gan))
     real_maps, fake_maps = ([*maps["scale"], *maps["period"]] for maps in (judge(real), judge(fake)))
     on_real, on_fake = discriminator_losses([m[-1] for m in real_maps], [m[-1] for m in fake_maps])

@@ -48,7 +48,7 @@ def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig] | Non
     optim = optim or paper_optim()
     optim = optim if isinstance(optim, dict) else both(optim, gan.pretrain_steps)
     adversary = Adversary(gan, config.dtype, config.remat)
-    graph = functional.structure(lambda: Model(config, rngs=nnx.Rngs(0)))[0]
+    graph = functional.structure(lambda: Model(config, rngs=functional.rngs_for_shapes()))[0]
     multi = config.speaker_dim > 0
 
     def init(key: jax.Array, batch: Batch | None = None) -> TrainState:
