@@ -22,6 +22,7 @@ END_TO_END = [name for name in ALL if registry.MODELS[name].kind == "end-to-end"
 VOCODERS = [name for name in ALL if registry.MODELS[name].kind == "vocoder"]
 AUTOREGRESSIVE = [name for name in ALL if "autoregressive" in registry.MODELS[name].traits]
 OPTIM = OptimConfig(learning_rate=3e-3, clip_norm=5.0)
+EACH_MODEL = pytest.mark.parametrize("name", ALL, scope="module")  # tests of one model run in a row: see `plain_step`
 
 
 def config_of(name):
@@ -55,6 +56,16 @@ def batch_of(fields, config, size=4, seed=0):
     return {field: jnp.asarray(batch[field]) for field in fields}
 
 
+@functools.lru_cache(maxsize=1)
+def plain_step(name):
+    """The task, its traced and compiled step on one device, the state and the batch that it starts from."""
+    task = task_of(name)
+    batch = batch_of(task.fields, config_of(name))
+    start = task.init(jax.random.key(0), batch)
+    traced = jax.jit(task.train_step).trace(start, batch, jax.random.key(0))
+    return task, traced, traced.lower().compile(), start, batch
+
+
 def noise_of(name, config, mel):
     """The `noise` of a vocoder that reads any."""
     shape = (*mel.shape[:2], config.mel.hop_length)
@@ -70,13 +81,10 @@ def test_config_survives_json(name):
         from_dict(type(config), to_dict(config) | {"nonsense": 1})
 
 
-@pytest.mark.parametrize("name", ALL)
+@EACH_MODEL
 def test_one_batch_overfits_every_parameter_learns_and_devices_agree(name):
-    task = task_of(name)
-    batch = batch_of(task.fields, config_of(name))
+    task, _, step, start, batch = plain_step(name)
     key = jax.random.key(0)
-    start = task.init(key, batch)
-    step = jax.jit(task.train_step)
     state, losses = start, []
     for i in range(30):
         state, metrics = step(state, batch, jax.random.fold_in(key, i))
@@ -94,7 +102,7 @@ def test_one_batch_overfits_every_parameter_learns_and_devices_agree(name):
     spread = jax.device_put(batch, place(mesh, jax.sharding.PartitionSpec("data")))
     whole = jax.device_put(start, place(mesh, jax.sharding.PartitionSpec()))
     one, metrics_one = step(start, batch, key)
-    four, metrics_four = step(whole, spread, key)
+    four, metrics_four = jax.jit(task.train_step)(whole, spread, key)
     for metric in metrics_one:
         np.testing.assert_allclose(metrics_four[metric], metrics_one[metric], rtol=2e-3, atol=1e-4, err_msg=metric)
     for n, leaf in named(four.params).items():
@@ -204,19 +212,19 @@ def test_bf16_compute_stays_finite(name):
         dataclasses.replace(config, dtype="float16")
 
 
-@pytest.mark.parametrize("name", ALL)
+@EACH_MODEL
 def test_bf16_and_remat_change_how_a_step_is_computed_not_what(name):
     key, results = jax.random.key(0), {}
+    _, plain, compiled, start, batch = plain_step(name)
     for how in ({}, {"dtype": "bfloat16"}, {"remat": True}):
         task = task_of(name, dataclasses.replace(config_of(name), **how))
-        batch = batch_of(task.fields, config_of(name))
-        step = jax.jit(task.train_step).trace(task.init(key, batch), batch, key)
-        state, metrics = step.lower().compile()(task.init(key, batch), batch, key)
+        traced = jax.jit(task.train_step).trace(start, batch, key) if how else plain
+        state, metrics = (traced.lower().compile() if how else compiled)(start, batch, key)
         assert int(metrics["skipped"]) == 0
         assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves((state, metrics)))
         exported = task.inference(state)[1]
         assert (exported.dtype, exported.remat) == ("float32", False)
-        results["".join(how)] = state, metrics, str(step.jaxpr)
+        results["".join(how)] = state, metrics, str(traced.jaxpr)
     (plain, metrics, program), (_, half, in_bf16), (again, same, in_remat) = results.values()
     assert "bf16" in in_bf16 and "bf16" not in program and in_remat.count("remat") > program.count("remat")
     for metric, value in metrics.items():

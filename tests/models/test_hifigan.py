@@ -85,12 +85,8 @@ def test_the_generators_have_the_published_sizes(config, trained, folded):
 @pytest.mark.parametrize("family, count", [("period", 41_105_770), ("scale", 29_618_821)])
 def test_the_discriminators_have_the_published_sizes(family, count):
     gan = GanConfig(discriminators=(family,), weights=(1.0,))
-    assert (
-        functional.count_parameters(
-            functional.structure(lambda: Discriminators(gan, rngs=functional.rngs_for_shapes()))[1]
-        )
-        == count
-    )
+    params = functional.structure(lambda: Discriminators(gan, rngs=functional.rngs_for_shapes()))[1]
+    assert functional.count_parameters(params) == count
 
 
 def test_padding_and_neighbours_change_nothing():

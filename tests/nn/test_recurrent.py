@@ -69,7 +69,8 @@ def test_zoneout_holds_units_at_its_rate(kind):
     plain = run(cell, x, mask, zoneout=0.25)
     np.testing.assert_array_equal(plain, run(cell, x, mask))
     held = np.asarray(run(cell, x, mask, zoneout=0.25, key=jax.random.key(2)))
-    same = held[:, 1:] == held[:, :-1]
+    # XLA may compute a step once for the carry and once for the output, rounded otherwise: no exact equality.
+    same = np.isclose(held[:, 1:], held[:, :-1], rtol=0, atol=1e-6)
     assert abs(same.mean() - 0.25) < 0.02
     # What is not held is the cell's step from the state that was.
     carry = cell.init_carry(4)

@@ -79,7 +79,8 @@ class Config:
         stop_at_end: weight on the last symbol above which speech ends too; 0 for never.
         stop_steps_per_symbol, stop_frames: speech goes on for more than so many steps, and from so many frames on it
             may end.
-        trim_below: frames at the end whose values are all below this are cut off where an item stopped (`post='mel'`).
+        trim_below: frames at the end whose values are all below this are cut off where an item stopped (`post='mel'`);
+            None for none.
         stop_weight: of the step that stops in the loss of the gate; there is one among hundreds.
         guided_attention_weight: above 0 adds the loss of arXiv 1710.08969 (eq. 9), for alignments that form sooner.
         num_speakers: above 1, `speaker` holds ids [B]; else, with speaker_dim > 0, embeddings [B, speaker_dim]. They
