@@ -37,6 +37,7 @@ class Conv1d(nnx.Module):
     """
 
     kernel: Any  # absent with weight norm
+    bias: Any  # None without
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Conv1d(nnx.Module):
             if kernel_init
             else torch_uniform(rngs.params(), shape, fan_in=fan_in)
         )
-        _add_kernel(self, kernel, weight_norm, per_input=False)
+        add_kernel(self, kernel, weight_norm)
         self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -123,7 +124,7 @@ class ConvTranspose1d(nnx.Module):
             if kernel_init
             else torch_uniform(rngs.params(), shape, fan_in=fan_in)
         )
-        _add_kernel(self, kernel, weight_norm, per_input=True)
+        add_kernel(self, kernel, weight_norm, per_input=True)
         self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -150,7 +151,8 @@ def effective_kernel(module: Any) -> jax.Array:
     return weight_normed(module.v[...], module.g[...]) if hasattr(module, "v") else module.kernel[...]
 
 
-def _add_kernel(module: Any, kernel: jax.Array, weight_norm: bool, per_input: bool) -> None:
+def add_kernel(module: Any, kernel: jax.Array, weight_norm: bool, per_input: bool = False) -> None:
+    """Gives a layer its `kernel`, or `v` and `g` with weight norm, per output channel as torch does or per input."""
     if not weight_norm:
         module.kernel = nnx.Param(kernel)
         return

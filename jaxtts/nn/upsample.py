@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.nn.conv import effective_kernel
+from jaxtts.nn.conv import add_kernel, effective_kernel
 
 
 class Stretch(nnx.Module):
@@ -25,7 +25,7 @@ class Stretch(nnx.Module):
 
     def __init__(self, scale: int, bins: int = 1, *, weight_norm: bool = False):
         self.scale = scale
-        _add(self, jnp.full((2 * scale + 1, bins, 1), 1.0 / (bins * (2 * scale + 1))), weight_norm)
+        add_kernel(self, jnp.full((2 * scale + 1, bins, 1), 1.0 / (bins * (2 * scale + 1))), weight_norm)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, M] -> [B, T * scale, M]."""
@@ -45,7 +45,7 @@ class Transposed(nnx.Module):
         if scale % 2:
             raise ValueError(f"scale={scale} must be even")
         self.scale = scale
-        _add(self, jnp.full((2 * scale, bins, 1), 0.5 / bins), weight_norm)
+        add_kernel(self, jnp.full((2 * scale, bins, 1), 0.5 / bins), weight_norm)
         self.bias = nnx.Param(jnp.zeros((1,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -56,21 +56,13 @@ class Transposed(nnx.Module):
         return _interpolate(x, jnp.einsum("dpw,wf->dpf", taken, kernel[:, ::-1])) + self.bias[...]
 
 
-def _add(module: nnx.Module, kernel: jax.Array, weight_norm: bool) -> None:
-    if weight_norm:
-        module.v, module.g = nnx.Param(kernel), nnx.Param(jnp.sqrt(jnp.sum(kernel**2))[None])
-    else:
-        module.kernel = nnx.Param(kernel)
-
-
 def _interpolate(x: jax.Array, table: jax.Array) -> jax.Array:
     """x [B, T, M], table [3, scale, F] -> [B, T * scale, M]; zeros lie around x."""
     _, scale, bins = table.shape
     batch, frames, width = x.shape
     x = jnp.pad(x, ((0, 0), (1, 1), (bins // 2, bins // 2)))
-    y = sum(
-        table[d, :, f].astype(x.dtype)[:, None] * x[:, d : d + frames, None, f : f + width]
-        for d in range(3)
-        for f in range(bins)
-    )
+    y = jnp.zeros((batch, frames, scale, width), x.dtype)
+    for d in range(3):
+        for f in range(bins):
+            y = y + table[d, :, f].astype(x.dtype)[:, None] * x[:, d : d + frames, None, f : f + width]
     return y.reshape(batch, frames * scale, width)

@@ -34,7 +34,7 @@ class Config:
         weight_norm: False for folded weights.
         norm_context: the convolution over frames has weight norm.
         dtype: of the layers in training.
-        remat: keep the discriminators' maps alone for the way back.
+        remat: in training, keep of each layer its input and the discriminators' maps alone and compute the rest again.
     """
 
     mel: MelSpec = mel_spec("hifigan")

@@ -36,6 +36,7 @@ class Config:
         sigma_infer: temperature of the noise in `infer`.
         weight_norm: False for folded weights.
         dtype: of the networks in training.
+        remat: in training, keep of each layer of the flows its input alone and compute the rest again.
     """
 
     teacher: TeacherConfig = TeacherConfig()
@@ -55,6 +56,7 @@ class Config:
     sigma_infer: float = 1.0
     weight_norm: bool = True
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         check_dtype(self.dtype)
@@ -95,7 +97,7 @@ class Config:
                 name: getattr(self, name)
                 for name in (
                     "channels", "gate_channels", "skip_channels", "kernel_size", "first_kernel_size", "scale_skips",
-                    "cond_bias", "weight_norm",
+                    "cond_bias", "weight_norm", "remat",
                 )
             },
         )  # fmt: skip

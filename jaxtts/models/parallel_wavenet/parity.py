@@ -48,7 +48,7 @@ def parity(
 
         heard = expects(x)
         nll = config.teacher.output.nll(heard[:, :-1], x[:, 1:])
-        wave, mean, log_scale = z[..., None], 0.0, 0.0
+        wave, mean, log_scale = z[..., None], jnp.zeros_like(z)[..., None], jnp.zeros_like(z)[..., None]
         for flow in student.flows:
             shift, log = flow.affine(wave, cond)
             mean, log_scale = mean * jnp.exp(log) + shift, log_scale + log

@@ -55,20 +55,19 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         model, teacher, wave = student(params, rest), merge(teaching, rest["teacher"]), batch["wave"]
         cond = jax.lax.stop_gradient(teacher.condition(mel_of(batch)))[:, : wave.shape[1]]
         made = model(model.latent(item_noise(key, wave.shape)), cond)
-        metrics = {"divergence": 0.0, "scales": 0.0, "contrast": 0.0}
         told = heard(teacher, made.wave, cond)
+        terms: Metrics = {"power": magnitude_mse(made.wave, wave, time_averaged=config.noise == "logistic")}
         if config.noise == "gaussian":
             kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1])
-            metrics |= {"divergence": jnp.mean(kl), "scales": jnp.mean(scales)}
+            terms |= {"divergence": jnp.mean(kl), "scales": jnp.mean(scales)}
         else:
-            metrics["divergence"] = divergence(made, told, config, key)
+            terms["divergence"] = divergence(made, told, config, key)
         if config.contrast_weight:
             other = heard(teacher, made.wave, jnp.roll(cond, 1, axis=0))
-            metrics["contrast"] = -divergence(made, other, config, key)
-        metrics["power"] = magnitude_mse(made.wave, wave, time_averaged=config.noise == "logistic")
+            terms["contrast"] = -divergence(made, other, config, key)
         weights = {"divergence": 1.0, "scales": 4.0, "contrast": config.contrast_weight, "power": config.power_weight}
-        total = sum(weights[name] * value for name, value in metrics.items())
-        return total, {"loss/total": total} | {f"loss/{name}": jnp.asarray(x) for name, x in metrics.items()}
+        total = jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
+        return total, {"loss/total": total} | {f"loss/{name}": value for name, value in terms.items()}
 
     def loss(params: Any, rest: Any, batch: Batch, key: jax.Array):
         total, metrics = distilled(params["model"], rest, batch, key)
@@ -91,8 +90,10 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
 
     def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
         params = averaged_params(state, "model") | {"upsample": state.rest["teacher"]["upsample"]}
-        teacher = replace(config.teacher, weight_norm=False, dtype="float32")
-        return fold_weight_norm(params), replace(config, teacher=teacher, weight_norm=False, dtype="float32")
+        teacher = replace(config.teacher, weight_norm=False, dtype="float32", remat=False)
+        return fold_weight_norm(params), replace(
+            config, teacher=teacher, weight_norm=False, dtype="float32", remat=False
+        )
 
     return Task(init, supervised_step(loss, optim), eval_step, sample, ("wave",), inference)
 

@@ -44,6 +44,7 @@ class Config:
         num_speakers: above 1 adds an embedding of speaker_dim that all layers hear.
         weight_norm: False for folded weights.
         dtype: of the layers in training; the likelihood and the loop over samples are float32.
+        remat: in training, keep of each layer its input alone and compute the rest again.
     """
 
     mel: MelSpec = mel_spec("hifigan")
@@ -67,6 +68,7 @@ class Config:
     speaker_dim: int = 0
     weight_norm: bool = True
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         check_dtype(self.dtype)
@@ -301,6 +303,7 @@ class Network(nnx.Module):
             residual_scale=0.5**0.5,
             causal=causal,
             weight_norm=s.weight_norm,
+            remat=s.remat,
             rngs=rngs,
         )
         self.last = nnx.List([conv(s.skip_channels, s.skip_channels), conv(s.skip_channels, outputs)])
@@ -373,7 +376,8 @@ class Network(nnx.Module):
 class Upsample(nnx.Module):
     """Frames to samples: a convolution over frames where there is context, then filters of one channel."""
 
-    def __init__(self, config: Config, *, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
+        """config: with the fields of Config that shape it."""
         self.config = config
         bins = config.mel.num_bins
         if config.context is not None:
@@ -392,7 +396,7 @@ class Upsample(nnx.Module):
             last = frames - 1 if lengths is None else lengths[:, None] - 1
             place = jnp.clip(jnp.arange(-c.context, frames + c.context)[None], 0, last)  # [B or 1, T + 2 * context]
             mel = self.first(jnp.take_along_axis(mel, place[..., None], axis=1))
-        reached = frames if lengths is None else lengths
+        reached = jnp.full(mel.shape[0], frames) if lengths is None else lengths
         for layer, scale in zip(self.layers, c.upsample_scales):
             mel = mel if lengths is None else masked_fill(mel, sequence_mask(reached, mel.shape[1]))
             mel = layer(mel)

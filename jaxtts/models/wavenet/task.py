@@ -64,7 +64,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
 
     def inference(state: TrainState) -> tuple[dict[str, Any], Config]:
         params = fold_weight_norm(averaged_params(state, "model"))
-        return params, replace(config, weight_norm=False, dtype="float32")
+        return params, replace(config, weight_norm=False, dtype="float32", remat=False)
 
     return Task(init, supervised_step(loss, optim), eval_step, sample, ("wave", *(["speaker"] * multi)), inference)
 
