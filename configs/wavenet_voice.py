@@ -1,4 +1,4 @@
-"""A small WaveNet with one Gaussian a sample on speech of flite's `rms`: 20 layers of 48 channels.
+"""A small WaveNet with one Gaussian a sample on speech of flite's `rms`: 16 layers of 32 channels.
 
 On the corpus of configs/glow_tts_voice.py:
 
@@ -16,17 +16,17 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     """The recipe."""
-    steps = 12_000
+    steps = 5000
     spec = mel_spec("hifigan")
     return Recipe(
         name="wavenet",
         model=Config(
             mel=spec,
             output=Output("gaussian", log_scale_min=-7.0),
-            num_layers=20,
+            num_layers=16,
             num_stacks=2,
-            channels=48,
-            gate_channels=96,
+            channels=32,
+            gate_channels=64,
             skip_channels=64,
             upsample_scales=(16, 16),
         ),
@@ -39,7 +39,7 @@ def get_config() -> Recipe:
             clip_norm=1.0,
             ema_decay=0.998,
         ),
-        data=DataConfig(mel=spec, batch_size=4, segment_length=8192, held_out=32),
+        data=DataConfig(mel=spec, batch_size=4, segment_length=4096, held_out=32),
         steps=steps,
         log_every=50,
         eval_every=1000,

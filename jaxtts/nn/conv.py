@@ -19,7 +19,8 @@ from jaxtts.nn.functional import weight_normed
 Init = Callable[..., jax.Array]
 MOST_GROUPS = 16
 WIDE = 2**21  # numbers in a kernel from which on a matrix product is faster on CPU
-BROAD = 128  # output channels from which on only the kernel's gradient is
+BROAD = 128  # output channels from which on only the kernel's gradient is; half as many with few taps
+FEW_TAPS = 3
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, fan_in: int) -> jax.Array:
@@ -86,7 +87,8 @@ class Conv1d(nnx.Module):
         wide = kernel.size >= WIDE or (self.stride > 1 and kernel.shape[1] >= 32)
         if self.groups == 1 and wide and jax.default_backend() == "cpu":
             return _as_product(x, kernel, self.stride, self.dilation, self.padding)
-        if self.groups == self.stride == 1 and kernel.shape[-1] >= BROAD and jax.default_backend() == "cpu":
+        broad = kernel.shape[-1] >= (BROAD // 2 if kernel.shape[0] <= FEW_TAPS else BROAD)
+        if self.groups == self.stride == 1 and broad and jax.default_backend() == "cpu":
             return _broad(x, kernel, self.dilation, self.padding)
         return _convolve(x, kernel, self.stride, self.dilation, self.padding, self.groups)
 
