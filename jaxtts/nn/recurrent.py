@@ -8,6 +8,8 @@ Parameters of a cell with G gates: `input_kernel` [G * H, I], `hidden_kernel` [G
 loop the product of a few rows with it takes as little as half the time so on CPU.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtts.nn.conv import torch_uniform
-from jaxtts.nn.functional import hashed_bits
+from jaxtts.nn.functional import hashed_bits, remat
 
 Carry = Any
 FEW_ROWS = 32
@@ -64,8 +66,12 @@ class LSTMCell(Cell):
 
     def step(self, carry: Carry, projected: jax.Array) -> tuple[Carry, jax.Array]:
         """See Cell."""
-        hidden, cell = carry
-        i, f, g, o = jnp.split(projected + self.recur(hidden), 4, axis=-1)
+        return self.advance(carry, projected + product(carry[0], self.hidden_kernel[...]))
+
+    def advance(self, carry: Carry, gates: jax.Array) -> tuple[Carry, jax.Array]:
+        """`step` for gates [B, 4 * H] that have the product with the hidden state already (see `recurrence`)."""
+        _, cell = carry
+        i, f, g, o = jnp.split(gates + self.hidden_bias[...].astype(gates.dtype), 4, axis=-1)
         cell = jax.nn.sigmoid(f) * cell + (jax.nn.sigmoid(i) * jnp.tanh(g)).astype(jnp.float32)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell).astype(o.dtype)
         return (hidden, cell), hidden
@@ -131,6 +137,59 @@ def _columns_backward(kept: tuple[jax.Array, jax.Array], y: jax.Array) -> tuple[
 
 
 _columns.defvjp(_columns_forward, _columns_backward)
+
+
+def recurrence(
+    step: Callable[[Carry, jax.Array, Any], tuple[Carry, Any]],
+    read: Callable[[Carry], jax.Array],
+    kernel: jax.Array,
+    carry: Carry,
+    projected: jax.Array,
+    inputs: Any,
+    *,
+    save: bool = False,
+) -> tuple[Carry, Any]:
+    """A scan of gates = projected + read(carry) @ kernel.T whose kernel gets its gradient in one product at the end.
+
+    `jax.lax.scan` adds up a gradient of the kernel's size in each step, which takes longer than all the rest where the
+    kernel is large and the batch small: half of a Tacotron 2 step.
+
+    Args:
+        step: carry, gates [B, O], x -> the next carry, y.
+        read: carry -> what the kernel [O, I] multiplies [B, I].
+        projected: the rest of the gates [T, B, O]; inputs: a tree of arrays [T, ...].
+        save: keep each step's carry alone for the way back (`remat`).
+
+    Returns:
+        the last carry, y [T, ...].
+    """
+
+    def one(kernel: jax.Array, carry: Carry, xs: tuple) -> tuple[Carry, tuple]:
+        seen = read(carry)
+        carry, y = step(carry, xs[0] + product(seen, kernel), xs[1])
+        return carry, (y, seen)
+
+    def scan(kernel: jax.Array, carry: Carry, projected: jax.Array, inputs: Any) -> tuple[Carry, tuple]:
+        return jax.lax.scan(remat(partial(one, kernel), save), carry, (projected, inputs))
+
+    closed, others = jax.closure_convert(scan, kernel, carry, projected, inputs)  # others: the parameters that step has
+
+    @jax.custom_vjp
+    def loop(kernel: jax.Array, *given: Any) -> tuple[Carry, tuple]:
+        return closed(kernel, *given)
+
+    def forward(kernel: jax.Array, *given: Any) -> tuple[tuple[Carry, tuple], tuple]:
+        out, back = jax.vjp(partial(closed, kernel), *given)
+        return out, (back, out[1][1])
+
+    def backward(kept: tuple, cotangents: Any) -> tuple:
+        back, seen = kept
+        given = back(cotangents)
+        return jnp.einsum("tbo,tbi->oi", given[1], seen, preferred_element_type=kernel.dtype), *given
+
+    loop.defvjp(forward, backward)
+    carry, (y, _) = loop(kernel, carry, projected, inputs, *others)
+    return carry, y
 
 
 def run(

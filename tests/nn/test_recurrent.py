@@ -1,5 +1,7 @@
 """Cells and layers against their equations, written out in NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxtts.nn.masking import sequence_mask
-from jaxtts.nn.recurrent import Bidirectional, GRUCell, LSTMCell, run
+from jaxtts.nn.recurrent import Bidirectional, GRUCell, LSTMCell, recurrence, run
 
 
 def sigmoid(x):
@@ -79,3 +81,41 @@ def test_zoneout_holds_units_at_its_rate(kind):
         kept = same[:, t - 1] if t else held[:, 0] == 0
         np.testing.assert_allclose(np.where(kept, 0, held[:, t]), np.where(kept, 0, hidden), atol=1e-6)
         carry = (jnp.asarray(held[:, t]), given[1]) if kind is LSTMCell else jnp.asarray(held[:, t])
+
+
+@pytest.mark.parametrize("save", [False, True])
+def test_recurrence_is_a_scan_and_so_is_its_gradient(save):
+    keys = jax.random.split(jax.random.key(3), 4)
+    kernel, told = jax.random.normal(keys[0], (16, 6)), jax.random.normal(keys[1], (5, 3, 16))
+    mixed, seeds = jax.random.normal(keys[2], (4, 2)), jax.random.split(keys[3], 5)
+    graph, params = nnx.split(LSTMCell(2, 4, rngs=nnx.Rngs(0)))
+    start = (jnp.ones((3, 4)), jnp.zeros((3, 4)))
+
+    def read(carry):
+        return jnp.concatenate([carry[0], jnp.tanh(carry[1][:, :2])], axis=-1)
+
+    def result(scan, kernel, told, mixed, params):
+        cell = nnx.merge(graph, params)
+
+        def step(carry, gates, key):
+            carry, hidden = cell.advance(carry, gates + 0.1 * jax.random.normal(key, gates.shape))
+            return carry, hidden @ mixed
+
+        return scan(step, kernel, told)
+
+    def ours(step, kernel, told):
+        return recurrence(step, read, kernel, start, told, seeds, save=save)
+
+    def plain(step, kernel, told):
+        def one(carry, x):
+            return step(carry, x[0] + read(carry) @ kernel.T, x[1])
+
+        return jax.lax.scan(one, start, (told, seeds))
+
+    given = kernel, told, mixed, params
+    found, expected = (
+        [out, back(jax.tree.map(jnp.cos, out))]
+        for out, back in (jax.vjp(partial(result, scan), *given) for scan in (ours, plain))
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+    assert all(float(jnp.abs(x).max()) > 0.1 for x in found[1][:3])

@@ -26,7 +26,7 @@ from jaxtts.nn.functional import check_dtype, dropout, remat, split_key
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.normalization import BatchNorm, Statistics
 from jaxtts.nn.prenet import Prenet
-from jaxtts.nn.recurrent import Bidirectional, LSTMCell, product
+from jaxtts.nn.recurrent import Bidirectional, LSTMCell, product, recurrence
 
 
 @dataclass(frozen=True)
@@ -413,7 +413,7 @@ class Decoder(nnx.Module):
         """The pre-net's output [B, P] -> the next carry, whose attention has this step's weights; frames [B, R * M]
         and the stop's logits [B], float32."""
         told = self.attention_rnn.project(jnp.concatenate([x, carry.context], axis=-1))
-        carry = self._attend(carry, told, memory, None)
+        carry = self._attend(carry, self.attention_rnn.step(carry.attention_rnn, told)[0], memory, None)
         joined = jnp.concatenate([carry.attention_rnn[0], carry.context], axis=-1)
         decoder_rnn, _ = self.decoder_rnn.step(carry.decoder_rnn, self.decoder_rnn.project(joined))
         decoder_rnn, hidden = self._regularized(decoder_rnn, carry.decoder_rnn, None)
@@ -438,27 +438,32 @@ class Decoder(nnx.Module):
             return None if key is None else jax.random.split(key, steps)
 
         of_prenet, of_context = jnp.split(self.attention_rnn.input_kernel[...], [x.shape[-1]], axis=1)
+        recurrent = jnp.concatenate([self.attention_rnn.hidden_kernel[...], of_context], axis=1)
 
-        def attend(carry: Carry, inputs: tuple) -> tuple[Carry, tuple]:
-            carry = self._attend(carry, inputs[0] + product(carry.context, of_context), memory, inputs[1])
+        def attend(carry: Carry, gates: jax.Array, key: jax.Array | None) -> tuple[Carry, tuple]:
+            carry = self._attend(carry, self.attention_rnn.advance(carry.attention_rnn, gates)[0], memory, key)
             return carry, (carry.attention_rnn[0], carry.context, carry.attention.weights)
 
-        def decode(carry: tuple, inputs: tuple) -> tuple[tuple, jax.Array]:
-            new, _ = self.decoder_rnn.step(carry, inputs[0])
-            return self._regularized(new, carry, inputs[1])
+        def read(carry: Carry) -> jax.Array:
+            return jnp.concatenate([carry.attention_rnn[0], carry.context], axis=-1)
 
-        projected = product(x, of_prenet) + self.attention_rnn.input_bias[...].astype(x.dtype)  # [B, T / R, 4 * H]
-        inputs = projected.swapaxes(0, 1), keys(attention_key)
-        _, (hidden, contexts, weights) = jax.lax.scan(remat(attend, self.config.remat), start, inputs)
-        inputs = self.decoder_rnn.project(jnp.concatenate([hidden, contexts], axis=-1)), keys(decoder_key)
-        _, hidden = jax.lax.scan(remat(decode, self.config.remat), start.decoder_rnn, inputs)
+        def decode(carry: tuple, gates: jax.Array, key: jax.Array | None) -> tuple[tuple, jax.Array]:
+            return self._regularized(self.decoder_rnn.advance(carry, gates)[0], carry, key)
+
+        save = self.config.remat
+        told = product(x, of_prenet) + self.attention_rnn.input_bias[...].astype(x.dtype)  # [B, T / R, 4 * H]
+        told = told.swapaxes(0, 1)
+        _, found = recurrence(attend, read, recurrent, start, told, keys(attention_key), save=save)
+        hidden, contexts, weights = found
+        told = self.decoder_rnn.project(jnp.concatenate([hidden, contexts], axis=-1))
+        kernel, first = self.decoder_rnn.hidden_kernel[...], start.decoder_rnn
+        _, hidden = recurrence(decode, lambda carry: carry[0], kernel, first, told, keys(decoder_key), save=save)
         made, stop = self._made(hidden, contexts)
         return made.swapaxes(0, 1), stop.T, weights.swapaxes(0, 1)
 
-    def _attend(self, carry: Carry, projected: jax.Array, memory: Memory, key: jax.Array | None) -> Carry:
-        """The attention LSTM, given its input product [B, 4 * H], and the attention."""
+    def _attend(self, carry: Carry, state: tuple, memory: Memory, key: jax.Array | None) -> Carry:
+        """The attention, given the next state of its LSTM."""
         keys = split_key(key, 2)
-        state, _ = self.attention_rnn.step(carry.attention_rnn, projected)
         state, hidden = self._regularized(state, carry.attention_rnn, keys[0])
         attention, context = self.attention.step(
             carry.attention, hidden, memory.values, memory.keys, memory.mask, key=keys[1]
