@@ -23,6 +23,7 @@ class Entry(NamedTuple):
 MODELS: dict[str, Entry] = {
     "glow_tts": Entry("jaxtts.models.glow_tts", "acoustic", "arXiv 2005.11129", "Glow-TTS"),
     "hifigan": Entry("jaxtts.models.hifigan", "vocoder", "arXiv 2010.05646", "HiFi-GAN"),
+    "melgan": Entry("jaxtts.models.melgan", "vocoder", "arXiv 1910.06711", "MelGAN"),
     "parallel_wavegan": Entry(
         "jaxtts.models.parallel_wavegan", "vocoder", "arXiv 1910.11480", "Parallel WaveGAN", ("noise",)
     ),

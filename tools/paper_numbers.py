@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtts.models import (
     glow_tts,
     hifigan,
+    melgan,
     parallel_wavenet,
     tacotron,
     tacotron2,
@@ -48,8 +49,8 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
-    rows += [*wavenet_rows(), *wavernn_rows()]
+    rows = [*glow_tts_rows(), *hifigan_rows(), *melgan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows()]
+    rows += [*waveglow_rows(), *wavenet_rows(), *wavernn_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -161,6 +162,13 @@ def hifigan_receptive_field() -> float:
     wave = np.asarray(jax.jit(lambda mel: merge(graph, params, rest).infer(mel))(mel))
     hop = wave.shape[1] // frames
     return int(np.isnan(wave).sum() // hop)
+
+
+def melgan_rows() -> Iterator[Row]:
+    """arXiv 1910.06711 table 1; arXiv 2010.05646 table 1 has the same."""
+    plain = melgan.Config(weight_norm=False)
+    tree = parameters(lambda: melgan.Model(plain, rngs=rngs_for_shapes()))
+    yield Row("melgan", "parameters", "paper table 1", 4_260_000, lambda: count_parameters(tree), 1e4)
 
 
 def wavenet_rows() -> Iterator[Row]:

@@ -62,6 +62,7 @@ def vocoder_task(
     optim: OptimConfig | dict[str, OptimConfig],
     *,
     noisy: bool = False,
+    spectral: Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]] | None = None,
 ) -> Task:
     """Trains any mel-to-wave module, called as module(mel [B, T, M]) -> wave [B, T * hop], by `config.gan`.
 
@@ -73,6 +74,7 @@ def vocoder_task(
         config: the module's configuration; stored with what is exported.
         optim: of both nets, or of each by name: 'generator', 'discriminator'.
         noisy: the module reads noise too, [B, T, hop].
+        spectral: a further loss of the generator: (generated, real) [B, N] -> weighted loss, metrics.
     """
     gan, spec = config.gan, config.mel
     loss_spec = spec.full_band()
@@ -102,6 +104,9 @@ def vocoder_task(
             convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
             metrics |= {"loss/spectral_convergence": convergence, "loss/stft_magnitude": magnitude}
             loss += gan.stft_weight * (convergence + magnitude)
+        if spectral:
+            further, found = spectral(fake, batch["wave"])
+            loss, metrics = loss + further, metrics | found
         return (batch["wave"], fake), loss, metrics
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtts.losses.spectral import multi_resolution_stft
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
+from jaxtts.models.melgan.parity import filtered, generated
 from jaxtts.models.parallel_wavegan.convert import config_from, convert, discriminator_params
 from jaxtts.models.parallel_wavegan.model import Model
 from jaxtts.nn.functional import merge, rngs_for_shapes, structure
@@ -18,16 +19,20 @@ Arrays = dict[str, np.ndarray]
 
 
 def parity(meta: Mapping[str, Any], weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> Arrays:
-    """'out.*' -> our value, for a case of the generator or of the discriminator and the losses.
+    """'out.*' -> our value, for a case of a generator (this one or MelGAN) or of the discriminator, losses and filters.
 
     Args:
         meta: the case's meta.json.
         weights: the reference's names and layouts.
         inputs: 'in.*' -> array.
     """
-    if "discriminator" in meta["config"]:
-        return _judged(meta["config"], weights, inputs["in.x"][:, 0], inputs["in.y"][:, 0])
-    return _made(meta["config"], weights, inputs["in.c"], inputs["in.z"][:, 0]) if "in.z" in inputs else {}
+    config = meta["config"]
+    if "discriminator" in config:
+        x, y = inputs["in.x"][:, 0], inputs["in.y"][:, 0]
+        return _judged(config, weights, x, y) | filtered(config["pqmf"], x)
+    if "in.z" not in inputs:
+        return generated(config, weights, inputs["in.c"])
+    return _made(config, weights, inputs["in.c"], inputs["in.z"][:, 0])
 
 
 def _made(
