@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.signal import lfilter
 
 from jaxtts.models import parallel_wavegan, parallel_wavenet, wavenet
 from jaxtts.models.parallel_wavenet.model import Sampled
@@ -154,6 +155,23 @@ def test_training_forgets_the_silence_it_began_with():
     assert media["audio/generated"].shape == (512,) and np.isfinite(media["audio/generated"]).all()
 
 
+def test_gain_and_preemphasis_are_modelled_and_undone():
+    scaled = replace(TINY, gain=0.55, preemphasis=0.85)
+    wave = 0.4 * np.sin(np.arange(1024, dtype=np.float32).reshape(2, 512) / 7)
+    mel = jax.random.normal(jax.random.key(1), (2, 32, TINY.mel.num_bins))
+    by_hand = 0.55 * np.asarray(lfilter([1, -0.85], [1], wave), np.float32)
+    plain, task = wavenet.build_task(TINY), wavenet.build_task(scaled)
+    state, key = plain.init(jax.random.key(0)), jax.random.key(2)
+    want = plain.eval_step(state, {"wave": jnp.asarray(by_hand), "mel": mel}, key)["loss/total"]
+    np.testing.assert_allclose(task.eval_step(state, {"wave": wave, "mel": mel}, key)["loss/total"], want, rtol=1e-5)
+    np.testing.assert_allclose(built(scaled).restored(jnp.asarray(by_hand)), wave, atol=1e-5)
+    seeds = jnp.array([5, 6], jnp.uint32)
+    made, raw = (built(config).infer(mel[:, :6], jnp.array([6, 4]), seeds=seeds) for config in (scaled, TINY))
+    undone = np.clip(np.asarray(lfilter([1], [1, -0.85], raw)) / 0.55, -1, 1)
+    np.testing.assert_allclose(made[0], undone[0], atol=1e-4)
+    assert not made[1, 64:].any() and np.abs(made - raw).max() > 0.1
+
+
 def test_an_unconditional_model_generates():
     config = replace(TINY, conditional=False, output=Output("softmax", 16))
     model = built(config)
@@ -240,6 +258,8 @@ def test_a_teacher_hears_a_student_as_it_hears_a_recording():
         ({"upsample_scales": (4, 2)}, r"\(4, 2\)"),
         ({"upsample_bins": 2}, "upsample_bins=2"),
         ({"num_speakers": 2}, "num_speakers=2"),
+        ({"gain": 0.0}, "gain=0.0"),
+        ({"preemphasis": 1.0}, "preemphasis=1.0"),
         ({"first_kernel_size": 3, "output": Output("softmax", 16)}, "first_kernel_size=3"),
     ],
 )
@@ -251,6 +271,8 @@ def test_config_refuses(changes, message):
 def test_a_student_refuses_a_teacher_of_another_kind():
     with pytest.raises(ValueError, match="teacher.output.kind"):
         replace(STUDENTS["logistic"], teacher=CLARINET)
+    with pytest.raises(ValueError, match="teacher.preemphasis=0.85"):
+        replace(STUDENTS["logistic"], teacher=replace(TINY, preemphasis=0.85))
 
 
 def test_parallel_wavegan_hears_both_sides_as_far_as_its_receptive_field():

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxtts.audio.griffin_lim import emphasized
 from jaxtts.audio.spec import mel_spec
 from jaxtts.models.wavernn import Config, Model, build_task
 from jaxtts.models.wavernn.convert import config_from, config_of, convert
 from jaxtts.models.wavernn.parity import parity
-from jaxtts.models.wavernn.task import emphasized
 from jaxtts.nn.functional import count_parameters, merge, named, rngs_for_shapes, split, structure
 from jaxtts.nn.generation import Fold
 from jaxtts.nn.output import Output

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtts.audio.spec import MelSpec, mel_spec
+from jaxtts.audio.spec import MelSpec
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.models.parallel_wavegan.model import Config, Model
@@ -30,11 +30,12 @@ def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config
         raise ValueError(
             "a causal Parallel WaveGAN, or one with another upsampling than ConvInUpsampleNetwork, is not known"
         )
-    scales = tuple(v["upsample_params"]["upsample_scales"])
-    default = mel_spec("hifigan")
-    frames = default.replace(name="parallel_wavegan", num_mels=v["aux_channels"], hop_length=int(np.prod(scales)))
+    up = v["upsample_params"]
+    scales, slope = tuple(up["upsample_scales"]), None
+    if up.get("nonlinear_activation") is not None:
+        slope = up.get("nonlinear_activation_params", {}).get("negative_slope", 0.01)
     return Config(
-        mel=mel or (frames if frames != default else default),
+        mel=mel or _mel_from(values, v["aux_channels"], int(np.prod(scales))),
         num_layers=v["layers"],
         num_stacks=v["stacks"],
         channels=v["residual_channels"],
@@ -42,8 +43,20 @@ def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config
         skip_channels=v["skip_channels"],
         kernel_size=v["kernel_size"],
         upsample_scales=scales,
+        upsample_bins=up.get("freq_axis_kernel_size", 1),
+        upsample_slope=slope,
         context=v.get("aux_context_window", 0),
     )
+
+
+def _mel_from(v: Mapping[str, Any], num_mels: int, hop: int) -> MelSpec:
+    """Their frames: base-10 logarithms of magnitudes, whose mean and scale are in no setting."""
+    n_fft, fmax = v.get("fft_size", 1024), v.get("fmax", 7600)
+    return MelSpec(
+        "parallel_wavegan", v.get("sampling_rate", 22050), n_fft, v.get("hop_size", hop), v.get("win_length") or n_fft,
+        v.get("num_mels", num_mels), float(v.get("fmin") or 0), None if fmax is None else float(fmax),
+        padding="center", log="log10", clip=1e-10,
+    )  # fmt: skip
 
 
 def convert(weights: Weights, config: Config) -> Tree:
@@ -54,7 +67,7 @@ def convert(weights: Weights, config: Config) -> Tree:
     """
     _, params, _ = structure(lambda: Model(config, rngs=rngs_for_shapes()))
     joined = stack_joined(weights, config.num_layers, "conv1x1_aux")
-    return nested(load_into(named(params), joined, stack_rules(2)))
+    return nested(load_into(named(params), joined, stack_rules(2 if config.upsample_slope is None else 3)))
 
 
 def discriminator_params(weights: Weights, gan: GanConfig) -> Tree:

@@ -32,7 +32,7 @@ class Config:
             upsample_slope, context: see `models.wavenet.Config`.
         sigma_infer: temperature of the noise in `infer`.
         weight_norm: False for folded weights.
-        norm_context: the convolution over frames has weight norm.
+        norm_context: the convolution over frames has weight norm, where the others have.
         dtype: of the layers in training.
         remat: in training, keep of each layer its input and the discriminators' maps alone and compute the rest again.
     """

@@ -69,6 +69,9 @@ class Config:
             )
         if not self.teacher.conditional or self.teacher.num_speakers > 1:
             raise ValueError("the teacher must be told a mel and have one speaker")
+        if self.teacher.preemphasis or self.teacher.gain != 1.0:
+            what = f"teacher.preemphasis={self.teacher.preemphasis}, teacher.gain={self.teacher.gain}"
+            raise ValueError(f"{what}: a student learns waves as they are, from a teacher with 0.0 and 1.0")
         if any(n % min(n, self.stack_layers) for n in self.flow_layers):
             raise ValueError(f"flow_layers={self.flow_layers} must be multiples of stack_layers={self.stack_layers}")
 

@@ -17,6 +17,7 @@ from jaxtts.weights.match import Rule, layer, load_into
 
 Weights = Mapping[str, np.ndarray]
 KINDS = {"Logistic": "logistic", "Normal": "gaussian"}
+PREEMPHASIS = 0.85  # theirs, which is no setting
 
 
 def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config:
@@ -72,6 +73,8 @@ def config_from(values: Mapping[str, Any], mel: MelSpec | None = None) -> Config
         context=v.get("cin_pad", up.get("cin_pad", 0)),
         num_speakers=speakers,
         speaker_dim=v["gin_channels"] if speakers > 1 else 0,
+        gain=v["global_gain_scale"] if v.get("global_gain_scale", 0) > 0 else 1.0,
+        preemphasis=PREEMPHASIS if v.get("postprocess") == "inv_preemphasis" else 0.0,
     )
 
 
@@ -93,19 +96,24 @@ def clarinet_config(values: Mapping[str, Any]) -> Config:
 
 
 def _mel_from(v: Mapping[str, Any], hop: int) -> MelSpec:
-    """r9y9's frames: base-10 logarithms scaled to [0, 1], of a wave with preemphasis."""
+    """r9y9's frames: base-10 logarithms of magnitudes, of the wave ahead of gain and pre-emphasis.
+
+    Its recipes then subtract a mean and divide by a scale, which are in no setting.
+    """
     if not hop:
         return mel_spec("hifigan")
-    return mel_spec("hifigan").replace(
-        name="wavenet_vocoder",
-        sample_rate=v.get("sample_rate", 22050),
-        n_fft=v.get("fft_size", 1024),
-        hop_length=v.get("hop_size", hop),
-        win_length=v.get("win_length", 1024),
-        num_mels=v.get("num_mels", v.get("cin_channels", 80)),
-        fmin=float(v.get("fmin", 125)),
-        fmax=float(v.get("fmax", 7600)),
-    )
+    rate, fmax = v.get("sample_rate", 22050), v.get("fmax", 7600)
+
+    def samples(name: str, milliseconds: str, default: int) -> int:
+        count = v.get(name, default)
+        return count if count is not None and count > 0 else int(v[milliseconds] / 1000 * rate)
+
+    return MelSpec(
+        "wavenet_vocoder", rate, v.get("fft_size", 1024), samples("hop_size", "frame_shift_ms", hop),
+        samples("win_length", "win_length_ms", 1024), v.get("num_mels", v.get("cin_channels", 80)),
+        float(v.get("fmin", 125)), None if fmax is None else float(fmax),
+        padding="center", log="log10", clip=1e-10,
+    )  # fmt: skip
 
 
 def convert(weights: Weights, config: Config) -> Tree:

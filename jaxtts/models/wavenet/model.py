@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxtts.audio.griffin_lim import deemphasis
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.nn import wavenet
 from jaxtts.nn.conv import Conv1d, effective_kernel
@@ -42,6 +43,8 @@ class Config:
         upsample_slope: of a leaky ReLU after each of its layers, None for none.
         context: frames on each side that a first convolution over frames reads; None: there is no such layer.
         num_speakers: above 1 adds an embedding of speaker_dim that all layers hear.
+        gain, preemphasis: what is modelled is y[n] = g (x[n] - k x[n-1]) of a wave x, and undone in the end; the mel is
+            that of x (r9y9: 0.55 and 0.85).
         weight_norm: False for folded weights.
         dtype: of the layers in training; the likelihood and the loop over samples are float32.
         remat: in training, keep of each layer its input alone and compute the rest again.
@@ -66,6 +69,8 @@ class Config:
     context: int | None = 2
     num_speakers: int = 1
     speaker_dim: int = 0
+    gain: float = 1.0
+    preemphasis: float = 0.0
     weight_norm: bool = True
     dtype: str = "float32"
     remat: bool = False
@@ -86,6 +91,10 @@ class Config:
             raise ValueError(f"upsample_scales={self.upsample_scales} must multiply to the hop {self.mel.hop_length}")
         if self.upsample_bins % 2 == 0:
             raise ValueError(f"upsample_bins={self.upsample_bins} must be odd")
+        if self.gain <= 0:
+            raise ValueError(f"gain={self.gain} must be above 0")
+        if not 0 <= self.preemphasis < 1:
+            raise ValueError(f"preemphasis={self.preemphasis} must be at least 0 and below 1")
         if (self.num_speakers > 1) != (self.speaker_dim > 0):
             raise ValueError(
                 f"num_speakers={self.num_speakers} needs speaker_dim={self.speaker_dim} above 0, 1 needs 0"
@@ -249,7 +258,12 @@ class Model(nnx.Module):
             who = None if speaker is None else jnp.repeat(speaker, cond.shape[0] // mel.shape[0])
             return output.decode(self.generate(cond, lambda place: output.draws(seeds, place), speaker=who))
 
-        return heard(folded(drawn, cond, samples, seeds, fold), samples)
+        return heard(self.restored(folded(drawn, cond, samples, seeds, fold)), samples)
+
+    def restored(self, wave: jax.Array) -> jax.Array:
+        """The wave [B, N] whose gain and pre-emphasis are undone."""
+        wave = deemphasis(wave, self.config.preemphasis) if self.config.preemphasis else wave
+        return wave / self.config.gain
 
 
 class Carry(NamedTuple):
@@ -382,7 +396,7 @@ class Upsample(nnx.Module):
         bins = config.mel.num_bins
         if config.context is not None:
             width = 2 * config.context + 1
-            normed = getattr(config, "norm_context", False)
+            normed = config.weight_norm and getattr(config, "norm_context", False)
             self.first = Conv1d(bins, bins, width, padding="valid", bias=False, weight_norm=normed, rngs=rngs)
         kind = {"stretch": Stretch, "transposed": Transposed}[config.upsample]
         self.layers = nnx.List(

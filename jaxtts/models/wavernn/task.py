@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxtts.audio.griffin_lim import emphasized
 from jaxtts.audio.stft import mel_spectrogram
 from jaxtts.models.wavernn.model import Config, Model
 from jaxtts.nn.functional import merge, merged, rngs_for_shapes, split, structure
@@ -107,9 +108,3 @@ def inner(config: Any, frames: int) -> tuple[int, int]:
     if frames <= 2 * pad:
         raise ValueError(f"data.segment_length={frames * hop} must be above 2 * pad={2 * pad} frames of {hop} samples")
     return pad * hop, (frames - pad) * hop
-
-
-def emphasized(wave: jax.Array, coefficient: float) -> jax.Array:
-    """y[n] = x[n] - k x[n-1] of [B, N], what lies ahead being silent."""
-    ahead = jnp.pad(wave, ((0, 0), (1, 0)))[:, :-1]
-    return wave - coefficient * ahead

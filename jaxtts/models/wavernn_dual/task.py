@@ -8,7 +8,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxtts.models.wavernn.task import emphasized, inner, sampling_task
+from jaxtts.audio.griffin_lim import emphasized
+from jaxtts.models.wavernn.task import inner, sampling_task
 from jaxtts.models.wavernn_dual.model import GATES, HALF, Config, Model, encode
 from jaxtts.train.optim import OptimConfig
 from jaxtts.train.state import Batch, Metrics, Task
