@@ -10,8 +10,8 @@ generator in torch, eager and in its best float32 form), voice (the embedded voi
 wait for the first sound of `Voice.stream`), cold (from process start to a written file), glow_tts_step and
 hifigan_step (one full training step beside torch's, bench_peers.py), loader (the wait for batches in a training run),
 vits, vits_batch, vits_stream and vits_step (bench_vits.py), tacotron2 and tacotron2_step (bench_tacotron2.py),
-waveglow, wavernn and wavenet (files of these names). Peers need `pip install "jaxtts[reference]"`; a row without its peer is
-printed without a ratio.
+waveglow, wavernn and wavenet (files of these names). Peers need `pip install "jaxtts[reference]"`; a row without its
+peer is printed without a ratio.
 
 A figure is CPU time of the whole process, not wall time, unless its unit says so: it holds on a busy machine. Ours and
 the peer's calls alternate; the ratio is the median of the rounds' ratios, below 1 where we are faster. The process is

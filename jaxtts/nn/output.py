@@ -69,8 +69,25 @@ class Output:
             return -jnp.take_along_axis(jax.nn.log_softmax(params), value[..., None], axis=-1)[..., 0]
         if self.kind == "logistic":
             return self._logistic_nll(params, value[..., None])
-        mean, log_scale = params[..., 0], jnp.maximum(params[..., 1], self.log_scale_min)
-        return 0.5 * np.log(2 * np.pi) + log_scale + 0.5 * ((value - mean) * jnp.exp(-log_scale)) ** 2
+        return -self.log_density(params, value)
+
+    def log_density(self, params: jax.Array, value: jax.Array) -> jax.Array:
+        """In nats, of samples that no level binds and that may lie beyond 1: params [..., width], value [...] -> [...].
+
+        Raises:
+            ValueError: a softmax has none.
+        """
+        params = params.astype(jnp.float32)
+        if self.kind == "gaussian":
+            mean, log_scale = params[..., 0], jnp.maximum(params[..., 1], self.log_scale_min)
+            return -0.5 * np.log(2 * np.pi) - log_scale - 0.5 * ((value - mean) * jnp.exp(-log_scale)) ** 2
+        if self.kind == "softmax":
+            raise ValueError("kind='softmax' has levels and no density: use 'logistic' or 'gaussian'")
+        logits, mean, log_scale = jnp.split(params, 3, axis=-1)  # [..., K]
+        log_scale = jnp.maximum(log_scale, self.log_scale_min)
+        away = (value[..., None] - mean) * jnp.exp(-log_scale)
+        each = away - log_scale - 2 * jax.nn.softplus(away)
+        return jax.nn.logsumexp(each + jax.nn.log_softmax(logits), axis=-1)
 
     def _logistic_nll(self, params: jax.Array, value: jax.Array) -> jax.Array:
         """Of a class: the difference of two sigmoids, as a product that does not cancel; where it is below 1e-5 the

@@ -197,9 +197,9 @@ def test_a_student_knows_the_distribution_it_drew_from(name):
     mel = jax.random.normal(jax.random.key(0), (2, 4, config.mel.num_bins))
     z = jax.random.normal(jax.random.key(1), (2, 64))
     cond = model.condition(mel)
-    made = model(z, cond)
+    made = model.made(z, cond)
     np.testing.assert_allclose(made.wave, made.mean + jnp.exp(made.log_scale) * z, atol=1e-5)
-    jacobian = jax.jacobian(lambda z: model(z[None], cond[:1]).wave[0])(z[0])
+    jacobian = jax.jacobian(lambda z: model.made(z[None], cond[:1]).wave[0])(z[0])
     np.testing.assert_allclose(np.triu(jacobian, 1), 0.0, atol=1e-6)
     np.testing.assert_allclose(np.diag(jacobian), jnp.exp(made.log_scale[0]), rtol=1e-4)
     x = made.wave[..., None]
@@ -210,7 +210,7 @@ def test_a_student_knows_the_distribution_it_drew_from(name):
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_distillation_brings_the_student_to_its_teacher(name):
-    config = replace(STUDENTS[name], power_weight=0.1)
+    config = replace(STUDENTS[name], power_weight=0.0)
     task = parallel_wavenet.build_task(config, OptimConfig(learning_rate=3e-3))
     batch = {"wave": 0.1 * jax.random.normal(jax.random.key(0), (2, 1024))}
     state, step = task.init(jax.random.key(0), batch), jax.jit(task.train_step)
@@ -219,7 +219,7 @@ def test_distillation_brings_the_student_to_its_teacher(name):
     for i in range(40):
         state, metrics = step(state, batch, jax.random.key(i))
         losses.append(float(metrics["loss/divergence"]))
-    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+    assert np.mean(losses[-5:]) < 0.6 * losses[0], losses
     for before, after in zip(jax.tree.leaves(first.rest["teacher"]), jax.tree.leaves(state.rest["teacher"])):
         np.testing.assert_array_equal(before, after)
     params, exported = task.inference(state)
@@ -232,11 +232,10 @@ def test_the_divergence_of_equals_is_zero_and_of_others_is_not():
     config = replace(STUDENTS["logistic"], teacher=teacher, draws=64)
     mean, log_scale = 0.2 * jnp.ones((1, 2000)), -3.0 * jnp.ones((1, 2000))
     made = Sampled(mean, mean, log_scale)
-    spacing = np.log(2 / 65535)  # the teacher's likelihood is of a class, the student's entropy of a density
     told = jnp.stack([jnp.zeros_like(mean), mean, log_scale], axis=-1)
-    same = divergence(made, told, config, jax.random.key(0)) + spacing
+    same = divergence(made, told, config, jax.random.key(0))
     np.testing.assert_allclose(same, 0.0, atol=0.02)
-    other = divergence(made, told.at[..., 1].add(0.1), config, jax.random.key(0)) + spacing
+    other = divergence(made, told.at[..., 1].add(0.1), config, jax.random.key(0))
     assert other > 0.3
 
 

@@ -77,6 +77,20 @@ def test_a_logistic_by_hand():
         np.testing.assert_allclose(output.nll(params, jnp.array([value])), -np.log(want), rtol=1e-3)
 
 
+def test_the_density_is_that_of_levels_without_number_and_goes_on_beyond_them():
+    output, params = Output("logistic", 65536), params_of(Output("logistic"), 1)
+    inside = jnp.linspace(-0.9, 0.9, 7)
+    many = jnp.broadcast_to(params, (7, output.width))
+    np.testing.assert_allclose(
+        output.log_density(many, inside), np.log(65535 / 2) - output.nll(many, inside), atol=1e-3
+    )
+    grid = jnp.linspace(-60, 60, 200_001)
+    density = jnp.exp(output.log_density(jnp.broadcast_to(params, (grid.size, output.width)), grid))
+    np.testing.assert_allclose(jnp.sum(density) * (grid[1] - grid[0]), 1.0, atol=1e-2)
+    with pytest.raises(ValueError, match="no density"):
+        Output("softmax").log_density(params, inside)
+
+
 @pytest.mark.parametrize("kind", ["softmax", "logistic", "gaussian"])
 def test_draws_follow_the_likelihood(kind):
     count = 40_000

@@ -145,7 +145,11 @@ class Model(nnx.Module):
         networks = [Network(1, 2, config.shape(n), cond_channels=bins, rngs=rngs) for n in config.flow_layers]
         self.flows = nnx.List([InverseAutoregressive(Reader(network, config.dtype)) for network in networks])
 
-    def __call__(self, z: jax.Array, cond: jax.Array) -> Sampled:
+    def __call__(self, mel: jax.Array, noise: jax.Array, lengths: jax.Array | None = None) -> Sampled:
+        """mel [B, T, M], standard normal [B, T, hop], frames [B] -> wave and its distribution [B, T * hop]."""
+        return self.made(self.latent(noise.reshape(noise.shape[0], -1)), self.condition(mel, lengths))
+
+    def made(self, z: jax.Array, cond: jax.Array) -> Sampled:
         """Noise [B, N], conditioning [B, N, M] -> wave; mean and log scale compose (section 3.2, eq. 6)."""
         x, mean, log_scale = z[..., None], jnp.zeros_like(z)[..., None], jnp.zeros_like(z)[..., None]
         for flow in self.flows:
@@ -179,7 +183,7 @@ class Model(nnx.Module):
         sigma = jnp.reshape(jnp.asarray(self.config.sigma_infer if sigma is None else sigma), (-1, 1))
         noise = jnp.zeros((batch, frames, self.config.mel.hop_length)) if noise is None else noise
         z = sigma * self.latent(noise.reshape(batch, -1))
-        wave = self(z, self.condition(mel, lengths)).wave
+        wave = self.made(z, self.condition(mel, lengths)).wave
         return heard(wave, None if lengths is None else lengths * self.config.mel.hop_length)
 
     def latent(self, normal: jax.Array) -> jax.Array:

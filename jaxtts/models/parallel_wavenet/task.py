@@ -54,7 +54,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
     def distilled(params: Any, rest: Any, batch: Batch, key: jax.Array):
         model, teacher, wave = student(params, rest), merge(teaching, rest["teacher"]), batch["wave"]
         cond = jax.lax.stop_gradient(teacher.condition(mel_of(batch)))[:, : wave.shape[1]]
-        made = model(model.latent(item_noise(key, wave.shape)), cond)
+        made = model.made(model.latent(item_noise(key, wave.shape)), cond)
         told = heard(teacher, made.wave, cond)
         terms: Metrics = {"power": magnitude_mse(made.wave, wave, time_averaged=config.noise == "logistic")}
         if config.noise == "gaussian":
@@ -109,7 +109,8 @@ def divergence(made: Sampled, told: jax.Array, config: Config, key: jax.Array) -
     """KL of the student's distributions from the teacher's, a mean over samples in nats (arXiv 1711.10433 eq. 8, 9).
 
     Of the teacher's the cross-entropy is estimated by `Config.draws` draws for each sample, of logistics the entropy is
-    log_scale + 2, of Gaussians log_scale + log(2 * pi * e) / 2.
+    log_scale + 2, of Gaussians log_scale + log(2 * pi * e) / 2. Both are of densities: a student has no levels, and a
+    teacher's outermost levels would hold all that lies beyond them for equally likely.
     """
     shape = (config.draws, *made.wave.shape)
     if config.noise == "logistic":
@@ -117,4 +118,4 @@ def divergence(made: Sampled, told: jax.Array, config: Config, key: jax.Array) -
     else:
         noise, entropy = jax.random.normal(key, shape), 0.5 * jnp.log(2 * jnp.pi * jnp.e)
     drawn = made.mean + jnp.exp(made.log_scale) * noise
-    return jnp.mean(config.teacher.output.nll(told[None], drawn)) - jnp.mean(made.log_scale) - entropy
+    return -jnp.mean(config.teacher.output.log_density(told[None], drawn)) - jnp.mean(made.log_scale) - entropy
