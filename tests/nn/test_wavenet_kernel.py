@@ -89,9 +89,9 @@ def abstract_gpu():
     return use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.02), ("int8", 0.02)])
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.004), ("int8", 0.006)])
 def test_fewer_bits_tell_nearly_the_same_distribution(dtype, bound):
-    """The parameters' distance from float32's over their spread, root mean square over 96 samples."""
+    """The parameters' distance from float32's over their spread, root mean square over 96 samples: 0.0018, 0.0029."""
     model = Model(replace(TINY, channels=64, gate_channels=128, skip_channels=64), rngs=nnx.Rngs(0))
     network = model.network
     cond = network.prepare(jax.random.normal(jax.random.key(0), (96, 2, TINY.mel.num_bins)))

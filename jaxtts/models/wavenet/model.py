@@ -199,7 +199,7 @@ class Model(nnx.Module):
             speaker: ids [B]; start: the value ahead of the first [B], silence by default.
             weights_dtype: 'float32', 'bfloat16' or 'int8', see `Network.steps`. Fewer bits are meant for the kernel,
                 whose time goes into reading weights. On a CPU they gain nothing at B=1: XLA widens them ahead of the
-                loop.
+                loop. Products of float32 are as exact as `jax.default_matmul_precision` has them, on a GPU TF32.
             kernel: whether the loop is one GPU kernel (`nn.wavenet_kernel`; interpreted elsewhere, for tests) or XLA's;
                 None: the kernel on a GPU.
 
