@@ -9,7 +9,7 @@ memory. The sample rate of a stream is at best (an SM's share of the L2's bandwi
 the number of streams up to TILE * SMs: so half the bytes are near twice the speed (`nn.quantization`), and folding
 (`nn.generation.Fold`) fills the SMs. Compiled for sm_90 by Triton 3.9, r9y9's mixture takes 30 KB of shared memory in
 bfloat16 (float32 55, int8 18), 255 registers a thread and spills none. It has not run on a GPU yet: the sizes of its
-blocks, its warps and its stages are reasoned, not tuned.
+blocks, its warps and its stages are reasoned, not tuned. (jax 0.12 deprecates Pallas's way through Triton.)
 
 Memory. Registers hold one block of one product; Triton stages its weights through shared memory. All else lies in
 global memory, which L1 and L2 hold: a value that other threads read next is stored, then a barrier, then read as the

@@ -1,6 +1,5 @@
 """The loop over samples as one kernel draws what the plain loop draws, and becomes a Triton module for a GPU."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from jaxtts.models.wavenet import Config, Model
 from jaxtts.nn.output import Output
@@ -81,10 +81,6 @@ def test_the_kernel_becomes_a_triton_module(name, dtype):
 
 def abstract_gpu():
     """Since jax 0.11 lowering for a GPU asks for a device, which may be an abstract one."""
-    try:
-        from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh  # pyright: ignore
-    except ImportError:
-        return nullcontext()
     device = AbstractDevice("NVIDIA H200", num_cores=132, platform="gpu")
     return use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
 
