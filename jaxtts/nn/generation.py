@@ -134,7 +134,7 @@ def generate(
     def some(state: Any, places: jax.Array, cond: jax.Array) -> Any:
         return jax.lax.scan(one, state, (places, prepare(cond)))
 
-    return in_chunks(some, (carry, start), cond, 4 * width)
+    return in_chunks(some, (carry, start), cond, 4 * width, CHUNK_BYTES)
 
 
 def in_chunks(
@@ -142,7 +142,7 @@ def in_chunks(
     state: Any,
     cond: jax.Array,
     width: int,
-    most: int = CHUNK_BYTES,
+    most: int,
 ) -> jax.Array:
     """Values [B, N] that `some` makes, a chunk of places after the other.
 
