@@ -10,7 +10,8 @@ class Entry(NamedTuple):
 
     Attributes:
         traits: what those who call the model must know: 'autoregressive' (it ends by itself, and may fail to),
-            'noise' (a vocoder that reads noise) or 'samples' (a vocoder that draws one sample at a time).
+            'noise' (a vocoder that reads noise) or 'samples' (a vocoder that draws one sample at a time);
+            'weights_dtype' (and can do so with weights in fewer bits).
     """
 
     module: str
@@ -35,7 +36,7 @@ MODELS: dict[str, Entry] = {
     "vits": Entry("jaxtts.models.vits", "end-to-end", "arXiv 2106.06103", "VITS"),
     "vocos": Entry("jaxtts.models.vocos", "vocoder", "arXiv 2306.00814", "Vocos"),
     "waveglow": Entry("jaxtts.models.waveglow", "vocoder", "arXiv 1811.00002", "WaveGlow", ("noise",)),
-    "wavenet": Entry("jaxtts.models.wavenet", "vocoder", "arXiv 1609.03499", "WaveNet", ("samples",)),
+    "wavenet": Entry("jaxtts.models.wavenet", "vocoder", "arXiv 1609.03499", "WaveNet", ("samples", "weights_dtype")),
     "wavernn": Entry("jaxtts.models.wavernn", "vocoder", "fatchord/WaveRNN", "WaveRNN", ("samples",)),
     "wavernn_dual": Entry(
         "jaxtts.models.wavernn_dual", "vocoder", "arXiv 1802.08435", "WaveRNN, dual softmax", ("samples",)

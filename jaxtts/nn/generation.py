@@ -124,13 +124,6 @@ def generate(
         prepare: of some places at a time [n, B, F] -> [n, B, P], one product in place of one a step.
         width: P, which tells how many places are prepared at a time.
     """
-    batch, length, features = cond.shape
-    chunk = int(np.clip(CHUNK_BYTES // (4 * width * batch), 1, max(length, 1)))
-    chunk = 1 << (chunk.bit_length() - 1)
-    count = -(-length // chunk)
-    cond = jnp.pad(cond.swapaxes(0, 1), ((0, count * chunk - length), (0, 0), (0, 0)))
-    cond = cond.reshape(count, chunk, batch, features)
-    places = jnp.arange(count * chunk, dtype=jnp.int32).reshape(count, chunk)
 
     def one(state: Any, inputs: Any) -> Any:
         (carry, before), (place, prepared) = state, inputs
@@ -138,9 +131,33 @@ def generate(
         value = sample(params, place)
         return (carry, value), value
 
-    def some(state: Any, inputs: Any) -> Any:
-        places, cond = inputs
+    def some(state: Any, places: jax.Array, cond: jax.Array) -> Any:
         return jax.lax.scan(one, state, (places, prepare(cond)))
 
-    _, values = jax.lax.scan(some, (carry, start), (places, cond))  # [count, chunk, B]
+    return in_chunks(some, (carry, start), cond, 4 * width, CHUNK_BYTES)
+
+
+def in_chunks(
+    some: Callable[[Any, jax.Array, jax.Array], tuple[Any, jax.Array]],
+    state: Any,
+    cond: jax.Array,
+    width: int,
+    most: int,
+) -> jax.Array:
+    """Values [B, N] that `some` makes, a chunk of places after the other.
+
+    Args:
+        some: state, places [n] and their cond [n, B, F] -> state, values [n, B].
+        state: before the first place.
+        cond: [B, N, F].
+        width: bytes that a place of one item takes; most: that a chunk may take.
+    """
+    batch, length, features = cond.shape
+    chunk = int(np.clip(most // (width * batch), 1, max(length, 1)))
+    chunk = 1 << (chunk.bit_length() - 1)
+    count = -(-length // chunk)
+    cond = jnp.pad(cond.swapaxes(0, 1), ((0, count * chunk - length), (0, 0), (0, 0)))
+    cond = cond.reshape(count, chunk, batch, features)
+    places = jnp.arange(count * chunk, dtype=jnp.int32).reshape(count, chunk)
+    _, values = jax.lax.scan(lambda state, inputs: some(state, *inputs), state, (places, cond))  # [count, chunk, B]
     return values.reshape(-1, batch)[:length].T

@@ -110,23 +110,35 @@ class Output:
         Without uniforms the likeliest: a class, the mean of the likeliest component, the mean.
         """
         params = params.astype(jnp.float32)
+        noise = None if uniforms is None else self.noise(uniforms)
         if self.kind == "softmax":
-            if uniforms is None:
+            if noise is None:
                 return jnp.argmax(params, axis=-1).astype(jnp.int32)
-            return _inverse_cdf(jax.nn.softmax(params), uniforms)
+            return _inverse_cdf(jax.nn.softmax(params), noise)
         if self.kind == "gaussian":
             mean, log_scale = params[:, 0], params[:, 1]
-            noise = 0.0 if uniforms is None else jax.scipy.special.ndtri(uniforms[:, 0])
+            noise = 0.0 if noise is None else noise[:, 0]
             return jnp.clip(mean + jnp.exp(log_scale) * noise, -1.0, 1.0)
         logits, mean, log_scale = jnp.split(params, 3, axis=-1)  # [B, K]
-        if uniforms is not None:
-            logits = logits - jnp.log(-jnp.log(uniforms[:, :-1]))  # Gumbel's choice
+        if noise is not None:
+            logits = logits + noise[:, :-1]  # Gumbel's choice
         chosen = jax.nn.one_hot(jnp.argmax(logits, axis=-1), self.num_mixtures)
         mean, log_scale = (jnp.sum(chosen * x, axis=-1) for x in (mean, log_scale))
-        if uniforms is not None:
-            u = uniforms[:, -1]
-            mean = mean + jnp.exp(log_scale) * (jnp.log(u) - jnp.log1p(-u))
+        if noise is not None:
+            mean = mean + jnp.exp(log_scale) * noise[:, -1]
         return jnp.clip(mean, -1.0, 1.0)
+
+    def noise(self, uniforms: jax.Array) -> jax.Array:
+        """What `sample` makes of uniforms [..., num_draws] alone, of the same shape.
+
+        'gaussian': standard normal; 'logistic': Gumbel's for each component, then standard logistic; else themselves.
+        """
+        if self.kind == "softmax":
+            return uniforms
+        if self.kind == "gaussian":
+            return jax.scipy.special.ndtri(uniforms)
+        u = uniforms[..., -1:]
+        return jnp.concatenate([-jnp.log(-jnp.log(uniforms[..., :-1])), jnp.log(u) - jnp.log1p(-u)], axis=-1)
 
     def draws(self, seeds: jax.Array | None, place: jax.Array | int) -> jax.Array | None:
         """Uniforms [B, num_draws] in [1e-5, 1 - 1e-5] for the sample at `place`, a hash of it and of each item's seed.

@@ -95,8 +95,9 @@ class Cut(NamedTuple):
 class Speaker:
     """The compiled side of a voice: weights on the device, one function per stage and bucket."""
 
-    def __init__(self, files: VoiceFiles):
-        self.files = files
+    def __init__(self, files: VoiceFiles, weights_dtype: str = "float32"):
+        """weights_dtype: of a vocoder that draws sample by sample, see `models.wavenet.Model.generate`."""
+        self.files, self._weights_dtype = files, weights_dtype
         executables.use_persistent_cache()
         device = jax.devices()[0]
         self._names = {role: sorted(part.tensors) for role, part in files.parts.items()}
@@ -377,7 +378,8 @@ class Speaker:
     def _fingerprint(self, stage: str) -> str:
         role = self._role[stage]
         part = self.files.parts[role]
-        return json.dumps([stage, role, part.model, part.config, self._names[role], self._several], sort_keys=True)
+        facts = [stage, role, part.model, part.config, self._names[role], self._several, self._weights_dtype]
+        return json.dumps(facts, sort_keys=True)
 
     def _build(self, stage: str) -> Any:
         """f(*weights, *inputs) -> results of a stage.
@@ -424,6 +426,8 @@ class Speaker:
             more: dict[str, Any] = {}
             if self.sampled:
                 more = {"seeds": drawn[0], "fold": None if stage == "exact" else Fold()}
+                if self._weights_dtype != "float32":
+                    more["weights_dtype"] = self._weights_dtype
             elif drawn:
                 more = {"noise": drawn[0], "sigma": 1.0}  # by its temperature, see `noise`
             return (model.infer(latent, lengths, **more),)  # wave [B, T * hop]

@@ -18,15 +18,21 @@ class Vocoder:
     Args:
         path: a voice folder, a training folder, or 'griffin-lim'.
         mel: the spec of Griffin-Lim's frames, and of nothing else: models know theirs.
+        weights_dtype: of a WaveNet's weights while it draws, 'float32', 'bfloat16' or 'int8': fewer bits for GPUs; on a
+            CPU they gain nothing for a single row.
 
     Raises:
-        ValueError: there is no vocoder.
+        ValueError: there is no vocoder, or its weights have no such dtype.
     """
 
-    def __init__(self, path: str | Path, mel: MelSpec | None = None):
+    def __init__(self, path: str | Path, mel: MelSpec | None = None, *, weights_dtype: str = "float32"):
         part, _ = read_part(path, "vocoder", mel or mel_spec("hifigan"))
+        if weights_dtype not in ("float32", "bfloat16", "int8"):
+            raise ValueError(f"weights_dtype={weights_dtype!r}: use 'float32', 'bfloat16' or 'int8'")
+        if weights_dtype != "float32" and "weights_dtype" not in part.traits:
+            raise ValueError(f"weights_dtype={weights_dtype!r}: this vocoder is no WaveNet; leave it out")
         self.mel = part.mel
-        self._speaker = Speaker(VoiceFiles(Path(path).name, TextSpec(), {"vocoder": part}))
+        self._speaker = Speaker(VoiceFiles(Path(path).name, TextSpec(), {"vocoder": part}), weights_dtype)
 
     def features(self, path: str | Path) -> np.ndarray:
         """A sound file's frames [T, M] (resampled to the spec's rate), or those stored in a .npy file.

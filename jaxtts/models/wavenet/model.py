@@ -17,13 +17,15 @@ from flax import nnx
 
 from jaxtts.audio.griffin_lim import deemphasis
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.nn import wavenet
+from jaxtts.nn import wavenet, wavenet_kernel
 from jaxtts.nn.conv import Conv1d, effective_kernel
 from jaxtts.nn.functional import check_dtype
-from jaxtts.nn.generation import Fold, folded, generate, heard
+from jaxtts.nn.generation import Fold, folded, generate, heard, in_chunks
 from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.output import Output
+from jaxtts.nn.quantization import reduced
 from jaxtts.nn.upsample import Stretch, Transposed
+from jaxtts.nn.wavenet_kernel import SampleLoop
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ class Model(nnx.Module):
         *,
         speaker: jax.Array | None = None,
         start: jax.Array | None = None,
+        weights_dtype: str = "float32",
+        kernel: bool | None = None,
     ) -> jax.Array:
         """Draws sample after sample.
 
@@ -202,12 +206,17 @@ class Model(nnx.Module):
             cond: of `condition` [B, N, M]; of an unconditional model [B, N, 0].
             draw: the place of a sample, int32 -> uniforms [B, output.num_draws], or None for the likeliest.
             speaker: ids [B]; start: the value ahead of the first [B], silence by default.
+            weights_dtype: 'float32', 'bfloat16' or 'int8', see `Network.steps`. Fewer bits are meant for the kernel,
+                whose time goes into reading weights. On a CPU they gain nothing at B=1: XLA widens them ahead of the
+                loop. Products of float32 are as exact as `jax.default_matmul_precision` has them, on a GPU TF32.
+            kernel: whether the loop is one GPU kernel (`nn.wavenet_kernel`; interpreted elsewhere, for tests) or XLA's;
+                None: the kernel on a GPU.
 
         Returns:
             values [B, N] (`Output.decode` makes sound of them).
         """
         c, batch = self.config, cond.shape[0]
-        told, weights = self._speaker(speaker), self.network.steps()
+        told, weights = self._speaker(speaker), self.network.steps(weights_dtype)
         width = c.num_layers * c.gate_channels
         start = jnp.broadcast_to(c.output.encode(jnp.zeros(())), (batch,)) if start is None else start
 
@@ -220,6 +229,18 @@ class Model(nnx.Module):
                     self.network.prepare(None, told), (*cond.shape[:2], c.num_layers * c.gate_channels)
                 )
             return self.network.prepare(cond, told)
+
+        on_gpu = jax.default_backend() == "gpu"
+        loop = self.network.loop(c.output, interpret=not on_gpu)
+        if kernel and not loop.fits:
+            raise ValueError(f"kernel=True: not with {len(loop.dilations)} layers and {c.output}; leave it out")
+        if kernel or (kernel is None and on_gpu and loop.fits):
+            packed = loop.pack(*weights)
+
+            def some(state: Any, places: jax.Array, cond: jax.Array) -> tuple[Any, jax.Array]:
+                return loop(packed, state, places[0], prepare(cond), jax.vmap(draw)(places))
+
+            return in_chunks(some, loop.init(start), cond, 4 * width, wavenet_kernel.CHUNK_BYTES)
 
         return generate(
             step,
@@ -239,6 +260,8 @@ class Model(nnx.Module):
         seeds: jax.Array | None = None,
         fold: Fold | None = None,
         speaker: jax.Array | None = None,
+        weights_dtype: str = "float32",
+        kernel: bool | None = None,
     ) -> jax.Array:
         """Mel -> wave.
 
@@ -247,6 +270,7 @@ class Model(nnx.Module):
             seeds: of the draws, uint32 [B]; None: always the likeliest.
             fold: the utterance is cut, its segments generated side by side and cross-faded.
             speaker: ids [B].
+            weights_dtype, kernel: see `generate`.
 
         Returns:
             [B, T * hop] in [-1, 1], zero behind the lengths.
@@ -256,7 +280,14 @@ class Model(nnx.Module):
 
         def drawn(cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
             who = None if speaker is None else jnp.repeat(speaker, cond.shape[0] // mel.shape[0])
-            return output.decode(self.generate(cond, lambda place: output.draws(seeds, place), speaker=who))
+            values = self.generate(
+                cond,
+                lambda place: output.draws(seeds, place),
+                speaker=who,
+                weights_dtype=weights_dtype,
+                kernel=kernel,
+            )
+            return output.decode(values)
 
         return heard(self.restored(folded(drawn, cond, samples, seeds, fold)), samples)
 
@@ -347,11 +378,31 @@ class Network(nnx.Module):
             x = layer(jax.nn.relu(x))
         return x.astype(jnp.float32)
 
-    def steps(self) -> Steps:
-        """The weights of `step`, weight norm folded."""
+    def steps(self, dtype: str = "float32") -> Steps:
+        """The weights of `step`, weight norm folded; kernels but the first in `dtype` (`nn.quantization.reduced`)."""
         first = effective_kernel(self.first)
-        last = [(effective_kernel(layer)[0], layer.bias[...]) for layer in self.last]
-        return Steps((first.reshape(-1, first.shape[-1]), self.first.bias[...]), self.layers.steps(), last)
+        last = [(reduced(effective_kernel(layer)[0], dtype), layer.bias[...]) for layer in self.last]
+        layers = self.layers.steps()
+        gates, residuals = ([reduced(kernel, dtype) for kernel in x] for x in (layers.gates, layers.residuals))
+        layers = layers._replace(gates=gates, residuals=residuals, skip=reduced(layers.skip, dtype))
+        return Steps((first.reshape(-1, first.shape[-1]), self.first.bias[...]), layers, last)
+
+    def loop(self, output: Output, *, interpret: bool = False) -> SampleLoop:
+        """The loop over `step` and `output.sample` as one kernel."""
+        layers = self.layers
+        return SampleLoop(
+            output,
+            layers.dilations,
+            layers.kernel_size,
+            layers.channels,
+            layers.gates[0].bias.shape[0],
+            self.last[0].bias.shape[0],
+            reads=self._reads_back + 1,
+            relu_first=self._reads_back > 0,
+            residual_scale=layers.residual_scale,
+            skip_scale=self.skip_scale,
+            interpret=interpret,
+        )
 
     def prepare(self, cond: jax.Array | None, speaker: jax.Array | None = None) -> jax.Array:
         """See `nn.wavenet.WaveNet.prepare`."""
