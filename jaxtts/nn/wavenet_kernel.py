@@ -104,6 +104,11 @@ class SampleLoop:
         """Whether the kernel can do it: two layers or more, a distribution that goes into registers."""
         return len(self.dilations) > 1 and self.output.width <= 1024
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Of what is prepared for a launch."""
+        return CHUNK_BYTES
+
     @cached_property
     def _channels(self) -> int:
         return _up(self.channels)

@@ -17,7 +17,7 @@ from flax import nnx
 
 from jaxtts.audio.griffin_lim import deemphasis
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.nn import wavenet, wavenet_kernel
+from jaxtts.nn import wavenet
 from jaxtts.nn.conv import Conv1d, effective_kernel
 from jaxtts.nn.functional import check_dtype
 from jaxtts.nn.generation import Fold, folded, generate, heard, in_chunks
@@ -25,7 +25,6 @@ from jaxtts.nn.masking import masked_fill, sequence_mask
 from jaxtts.nn.output import Output
 from jaxtts.nn.quantization import reduced
 from jaxtts.nn.upsample import Stretch, Transposed
-from jaxtts.nn.wavenet_kernel import SampleLoop
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ class Model(nnx.Module):
         speaker: jax.Array | None = None,
         start: jax.Array | None = None,
         weights_dtype: str = "float32",
-        kernel: bool | None = None,
+        kernel: bool = False,
     ) -> jax.Array:
         """Draws sample after sample.
 
@@ -209,8 +208,8 @@ class Model(nnx.Module):
             weights_dtype: 'float32', 'bfloat16' or 'int8', see `Network.steps`. Fewer bits are meant for the kernel,
                 whose time goes into reading weights. On a CPU they gain nothing at B=1: XLA widens them ahead of the
                 loop. Products of float32 are as exact as `jax.default_matmul_precision` has them, on a GPU TF32.
-            kernel: whether the loop is one GPU kernel (`nn.wavenet_kernel`; interpreted elsewhere, for tests) or XLA's;
-                None: the kernel on a GPU.
+            kernel: the loop is one GPU kernel (`nn.wavenet_kernel`; interpreted elsewhere, for tests), not XLA's. Not
+                chosen by itself, since it has never run on a GPU.
 
         Returns:
             values [B, N] (`Output.decode` makes sound of them).
@@ -230,17 +229,16 @@ class Model(nnx.Module):
                 )
             return self.network.prepare(cond, told)
 
-        on_gpu = jax.default_backend() == "gpu"
-        loop = self.network.loop(c.output, interpret=not on_gpu)
-        if kernel and not loop.fits:
-            raise ValueError(f"kernel=True: not with {len(loop.dilations)} layers and {c.output}; leave it out")
-        if kernel or (kernel is None and on_gpu and loop.fits):
+        if kernel:
+            loop = self.network.loop(c.output, interpret=jax.default_backend() != "gpu")
+            if not loop.fits:
+                raise ValueError(f"kernel=True: not with {len(loop.dilations)} layers and {c.output}; leave it out")
             packed = loop.pack(*weights)
 
             def some(state: Any, places: jax.Array, cond: jax.Array) -> tuple[Any, jax.Array]:
                 return loop(packed, state, places[0], prepare(cond), jax.vmap(draw)(places))
 
-            return in_chunks(some, loop.init(start), cond, 4 * width, wavenet_kernel.CHUNK_BYTES)
+            return in_chunks(some, loop.init(start), cond, 4 * width, loop.chunk_bytes)
 
         return generate(
             step,
@@ -261,7 +259,7 @@ class Model(nnx.Module):
         fold: Fold | None = None,
         speaker: jax.Array | None = None,
         weights_dtype: str = "float32",
-        kernel: bool | None = None,
+        kernel: bool = False,
     ) -> jax.Array:
         """Mel -> wave.
 
@@ -387,8 +385,10 @@ class Network(nnx.Module):
         layers = layers._replace(gates=gates, residuals=residuals, skip=reduced(layers.skip, dtype))
         return Steps((first.reshape(-1, first.shape[-1]), self.first.bias[...]), layers, last)
 
-    def loop(self, output: Output, *, interpret: bool = False) -> SampleLoop:
-        """The loop over `step` and `output.sample` as one kernel."""
+    def loop(self, output: Output, *, interpret: bool = False) -> Any:
+        """The loop over `step` and `output.sample` as one kernel, a `nn.wavenet_kernel.SampleLoop`."""
+        from jaxtts.nn.wavenet_kernel import SampleLoop  # only here: jax is about to drop Pallas's way through Triton
+
         layers = self.layers
         return SampleLoop(
             output,
