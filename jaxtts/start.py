@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts import registry
-from jaxtts.audio.spec import MelSpec
+from jaxtts.audio.spec import MelSpec, require_same
 from jaxtts.config import from_dict, to_dict
+from jaxtts.nn.functional import Tree, nested
 from jaxtts.recipe import Recipe
 from jaxtts.synth.folder import KINDS, read_part
 from jaxtts.text import TextSpec
@@ -55,6 +56,30 @@ def taken(recipe: Recipe, take: Sequence[str], path: Path | None, workdir: Path)
         registry.module(recipe.name).Config, values | {name: x for name, x in facts.items() if name in values}
     )
     return replace(recipe, model=model, data=replace(recipe.data, mel=mel, text=text))
+
+
+def taught(recipe: Recipe, path: Path | None) -> tuple[Recipe, Tree | None]:
+    """The recipe of a student with its teacher's configuration, and the teacher's parameters.
+
+    Of a recipe without a teacher, itself and None.
+
+    Raises:
+        ValueError: a student without a teacher, a teacher without a student, or one that cannot teach it.
+    """
+    ours = getattr(recipe.model, "teacher", None)
+    if ours is None and path is None:
+        return recipe, None
+    if ours is None:
+        raise ValueError(f"--teacher {path}: a {recipe.name} learns from recordings alone; leave it out")
+    if path is None:
+        raise ValueError(f"a {recipe.name} learns from a trained model: give its folder by --teacher")
+    part, _ = read_part(path, "vocoder")
+    kind = type(ours).__module__.split(".")[2]
+    if part.model != kind:
+        raise ValueError(f"--teacher {path} is a {part.model}; a {recipe.name} learns from a {kind}")
+    require_same(recipe.data.mel, part.mel)
+    theirs = from_dict(type(ours), part.config)
+    return replace(recipe, model=replace(recipe.model, teacher=theirs)), nested(dict(part.tensors))
 
 
 def checkpoint_steps(workdir: Path) -> list[Path]:

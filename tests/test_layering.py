@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1] / "jaxtts"
 ALLOWED = {
     "audio": (),
     "text": (),
-    "nn": (),
+    "nn": ("audio.mulaw",),
     "losses": ("audio", "nn.masking"),
     "models.*.model": ("nn", "audio", "losses", "models.*.model", "models.*.discriminators"),
     "models.*.discriminators": ("nn", "audio", "losses", "models.*.model"),
     "models.*.task": ("nn", "audio", "losses", "train.state", "train.steps", "train.optim", "models.*"),
-    "models.*.convert": ("weights", "nn.functional", "audio.spec", "models.*"),
+    "models.*.convert": ("weights", "nn.functional", "nn.output", "audio.spec", "models.*"),
     "models.*.parity": ("weights", "nn", "audio", "losses", "models.*", "train.state", "train.steps"),
     "models.*.hf_parity": ("weights", "nn", "models.*"),
     "models.*": ("models.*",),
@@ -25,8 +25,8 @@ ALLOWED = {
     "data": ("audio", "text", "config", "__version__"),
     "train": ("nn.functional", "config", "weights", "audio.spec", "text", "data"),
     "synth": (
-        "registry", "config", "audio", "text", "nn.functional", "nn.alignment", "train.checkpoint", "weights", "voices",
-        "interop", "models.*",
+        "registry", "config", "audio", "text", "nn.functional", "nn.alignment", "nn.generation", "train.checkpoint",
+        "weights", "voices", "interop", "models.*",
     ),
 }  # fmt: skip
 NEVER_IMPORT = {"data": {"jax", "flax", "optax"}, "audio.spec": {"jax"}, "weights": {"torch", "flax"}}

@@ -9,8 +9,9 @@ Rows: mas (peer: the compiled package monotonic-alignment-search as its users ca
 generator in torch, eager and in its best float32 form), voice (the embedded voice from text to wave), stream (the
 wait for the first sound of `Voice.stream`), cold (from process start to a written file), glow_tts_step and
 hifigan_step (one full training step beside torch's, bench_peers.py), loader (the wait for batches in a training run),
-vits, vits_batch, vits_stream and vits_step (bench_vits.py), tacotron2 and tacotron2_step (bench_tacotron2.py). Peers
-need `pip install "jaxtts[reference]"`; a row without its peer is printed without a ratio.
+vits, vits_batch, vits_stream and vits_step (bench_vits.py), tacotron2 and tacotron2_step (bench_tacotron2.py),
+waveglow, wavernn and wavenet (files of these names). Peers need `pip install "jaxtts[reference]"`; a row without its
+peer is printed without a ratio.
 
 A figure is CPU time of the whole process, not wall time, unless its unit says so: it holds on a busy machine. Ours and
 the peer's calls alternate; the ratio is the median of the rounds' ratios, below 1 where we are faster. The process is
@@ -38,6 +39,8 @@ from typing import Any, NamedTuple
 import bench_tacotron2
 import bench_vits
 import bench_waveglow
+import bench_wavenet
+import bench_wavernn
 import numpy as np
 
 SENTENCE = "The birch canoe slid on the smooth planks, and the stale smell of old beer lingers."
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         "glow_tts_step": glow_tts_step, "hifigan_step": hifigan_step, "loader": loader, "vits": bench_vits.synthesis,
         "vits_batch": bench_vits.batches, "vits_stream": bench_vits.stream, "vits_step": bench_vits.training,
         "tacotron2": bench_tacotron2.decoding, "tacotron2_step": bench_tacotron2.training,
-        "waveglow": bench_waveglow.synthesis,
+        "waveglow": bench_waveglow.synthesis, "wavernn": bench_wavernn.synthesis, "wavenet": bench_wavenet.synthesis,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(rows)}; default all")

@@ -19,7 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.models import glow_tts, hifigan, tacotron, tacotron2, vits, waveglow
+from jaxtts.models import (
+    glow_tts,
+    hifigan,
+    melgan,
+    parallel_wavenet,
+    tacotron,
+    tacotron2,
+    vits,
+    waveglow,
+    wavenet,
+    wavernn,
+    wavernn_dual,
+)
 from jaxtts.models.hifigan.discriminators import Discriminators
 from jaxtts.models.hifigan.model import GanConfig
 from jaxtts.nn.functional import Tree, count_parameters, merge, named, rngs_for_shapes, split, structure
@@ -37,7 +49,8 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = [*glow_tts_rows(), *hifigan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows(), *waveglow_rows()]
+    rows = [*glow_tts_rows(), *hifigan_rows(), *melgan_rows(), *tacotron_rows(), *tacotron2_rows(), *vits_rows()]
+    rows += [*waveglow_rows(), *wavenet_rows(), *wavernn_rows()]
     systems = sorted({row.system for row in rows})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*", metavar="MODEL", help=f"of: {', '.join(systems)}; default all")
@@ -151,6 +164,56 @@ def hifigan_receptive_field() -> float:
     return int(np.isnan(wave).sum() // hop)
 
 
+def melgan_rows() -> Iterator[Row]:
+    """arXiv 1910.06711 table 1; arXiv 2010.05646 table 1 has the same."""
+    plain = melgan.Config(weight_norm=False)
+    tree = parameters(lambda: melgan.Model(plain, rngs=rngs_for_shapes()))
+    yield Row("melgan", "parameters", "paper table 1", 4_260_000, lambda: count_parameters(tree), 1e4)
+
+
+def wavenet_rows() -> Iterator[Row]:
+    """arXiv 1712.05884 section 2.3; r9y9/wavenet_vocoder@a35fff7; ksw0306/ClariNet@df31b4c."""
+
+    def count(models: Any, config: Any, unused: tuple[int, int] = (0, 0), layers: int = 1) -> float:
+        """Theirs have a residual output behind the last layer of each network, which leads nowhere: I * O + 2 * O."""
+        inputs, outputs = unused
+        tree = parameters(lambda: models.Model(config, rngs=rngs_for_shapes()))
+        return count_parameters(tree) + layers * (inputs * outputs + 2 * outputs)
+
+    r9y9, clarinet = "reference r9y9/wavenet_vocoder@a35fff7", "reference ksw0306/ClariNet@df31b4c"
+    named_configs = {
+        "mixture of logistics": (3_720_932, wavenet.Config()),
+        "Gaussian": (3_717_292, wavenet.Config.gaussian()),
+        "256 classes": (4_699_944, wavenet.Config.mulaw()),
+    }
+    for name, (known, config) in named_configs.items():
+        yield Row("wavenet", name, r9y9, known, lambda config=config: count(wavenet, config, (128, 128)))
+    teacher = wavenet.Config.clarinet()
+    yield Row("wavenet", "ClariNet's teacher", clarinet, 4_824_008, lambda: count(wavenet, teacher, (256, 128)))
+    yield Row("wavenet", "the same, samples seen", clarinet, 2078, lambda: teacher.samples_seen)
+    for layers, cycles, known in ((30, 3, 6139), (24, 4, 505), (12, 2, 253), (30, 30, 61)):
+        seen = wavenet.Config(num_layers=layers, num_stacks=cycles).samples_seen
+        yield Row(
+            "wavenet", f"{layers} layers, {cycles} cycles: samples seen", "1712.05884 table 4", known, lambda n=seen: n
+        )
+
+    def student(flows: tuple[int, ...]) -> Any:
+        return parallel_wavenet.Config.clarinet(flow_layers=flows)
+
+    def flows_alone(flows: tuple[int, ...]) -> float:
+        """Theirs has no upsampling, which is the teacher's."""
+        config = student(flows)
+        tree = parameters(lambda: parallel_wavenet.Model(config, rngs=rngs_for_shapes()))["flows"]
+        return count_parameters(tree) + len(flows) * (128 * 64 + 2 * 64)
+
+    for flows, known, seen in (((10,) * 6, 5_276_952, 12_463), ((10, 10, 10, 40), 6_136_848, 14_447)):
+        name = f"ClariNet's student, {'/'.join(map(str, flows))}"
+        yield Row("parallel_wavenet", name, clarinet, known, lambda flows=flows: flows_alone(flows))
+        # theirs leaves out that each flow looks one sample further back
+        reach = student(flows).samples_seen - len(flows)
+        yield Row("parallel_wavenet", "the same, samples seen", clarinet, seen, lambda reach=reach: reach)
+
+
 def tacotron_rows() -> Iterator[Row]:
     """arXiv 1703.10135; keithito/tacotron; coqui-tts 0.28; CorentinJ/Real-Time-Voice-Cloning@865eba8."""
 
@@ -199,6 +262,24 @@ def waveglow_rows() -> Iterator[Row]:
         yield Row("waveglow", f"{name}, weight norm folded", reference, folded, lambda c=plain: count(c))
     plain = waveglow.Config(weight_norm=False)
     yield Row("waveglow", "parameters", "paper 2010.05646 table 1", 87_730_000, lambda: count(plain), 1e4)
+
+
+def wavernn_rows() -> Iterator[Row]:
+    """fatchord/WaveRNN@83c08fd, both versions; CorentinJ/Real-Time-Voice-Cloning@865eba8; arXiv 1802.08435."""
+
+    def count(module: Any, config: Any) -> float:
+        return count_parameters(parameters(lambda: module.Model(config, rngs=rngs_for_shapes())))
+
+    reference, cloning = "reference fatchord/WaveRNN@83c08fd", "reference RTVC@865eba8"
+    for quantity, source, known, config in (
+        ("mixture of logistics", reference, 4_233_675, wavernn.Config()),
+        ("9 bits", reference, 4_480_941, wavernn.Config.raw()),
+        ("9 bits, hop of 5 x 5 x 8, not 5 x 5 x 11", cloning, 4_480_935, wavernn.Config.rtvc()),
+    ):
+        yield Row("wavernn", quantity, source, known, lambda config=config: count(wavernn, config))
+    dual = wavernn_dual.Config.unconditional()
+    for source, known, unit in ((reference, 3_050_048, 1), ("paper, 'about 3M'", 3_000_000, 1e6)):
+        yield Row("wavernn", "dual softmax, 896 units", source, known, lambda: count(wavernn_dual, dual), unit)
 
 
 def vits_rows() -> Iterator[Row]:

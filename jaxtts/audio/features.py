@@ -117,6 +117,9 @@ def spectrogram(wave: Any, spec: MelSpec, xp: Any = np) -> Any:
 
 def compress(values: Any, spec: MelSpec, xp: Any = np) -> Any:
     """The logarithm and the scaling of `spec`."""
+    if spec.mean is not None:
+        levels = compress(values, spec.replace(mean=None, scale=None), xp)
+        return (levels - np.asarray(spec.mean, np.float32)) / np.asarray(spec.scale, np.float32)
     if spec.log is None:
         return values
     values = xp.maximum(values, np.float32(spec.clip))
@@ -133,6 +136,9 @@ def compress(values: Any, spec: MelSpec, xp: Any = np) -> Any:
 
 def expand(values: Any, spec: MelSpec, xp: Any = np) -> Any:
     """The inverse of `compress`, above the clip: magnitudes (or powers)."""
+    if spec.mean is not None:
+        values = values * np.asarray(spec.scale, np.float32) + np.asarray(spec.mean, np.float32)
+        return expand(values, spec.replace(mean=None, scale=None), xp)
     if spec.log is None:
         return values
     if spec.log == "ln":

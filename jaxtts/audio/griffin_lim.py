@@ -87,6 +87,12 @@ def griffin_lim(
     return istft(magnitude * phase, *shape)
 
 
+def emphasized(wave: Array, coefficient: float) -> Array:
+    """y[n] = x[n] - k x[n-1] of [B, N], what lies ahead being silent."""
+    ahead = jnp.pad(wave, ((0, 0), (1, 0)))[:, :-1]
+    return wave - coefficient * ahead
+
+
 def deemphasis(wave: Array, coefficient: float) -> Array:
     """Undoes the pre-emphasis, y[n] = x[n] + k y[n-1] along the last axis: a convolution with k^n by FFT."""
     length = wave.shape[-1]

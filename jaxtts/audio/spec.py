@@ -50,6 +50,7 @@ class MelSpec:
         ref_db: subtracted from decibels.
         min_db: the decibels that become the lower end of `value_range`; 0 dB becomes the upper end.
         value_range: (low, high) that decibels are scaled to and clipped at; None leaves them alone.
+        mean, scale: of each bin, last of all subtracted and divided by; None leaves them alone.
 
     Raises:
         ValueError: a field's value is impossible; the message names the field.
@@ -76,6 +77,8 @@ class MelSpec:
     ref_db: float = 0.0
     min_db: float = -100.0
     value_range: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for field in ("sample_rate", "n_fft", "hop_length", "win_length", "num_mels"):
@@ -105,6 +108,15 @@ class MelSpec:
             if self.log != "db":
                 raise ValueError(f"MelSpec {self.name!r}: value_range scales decibels; set log='db' or drop it")
             object.__setattr__(self, "value_range", tuple(self.value_range))  # JSON gives a list
+        if (self.mean is None) != (self.scale is None):
+            raise ValueError(f"MelSpec {self.name!r}: mean and scale go together; give both or neither")
+        for field in ("mean", "scale"):
+            if (values := getattr(self, field)) is not None:
+                object.__setattr__(self, field, tuple(values))
+                if len(values) != self.num_bins:
+                    raise ValueError(f"MelSpec {self.name!r}: {field} has {len(values)} of {self.num_bins} bins")
+        if self.scale is not None and not min(self.scale) > 0:
+            raise ValueError(f"MelSpec {self.name!r}: scale holds {min(self.scale)!r}; it is divided by")
 
     @property
     def high(self) -> float:
@@ -123,7 +135,10 @@ class MelSpec:
 
     @property
     def floor(self) -> float:
-        """The value of a bin without energy (`magnitude_eps` aside): what to pad spectrograms with."""
+        """The value of a bin without energy (`magnitude_eps` aside), of all bins the lowest: to pad frames with."""
+        if self.mean is not None and self.scale is not None:
+            same = self.replace(mean=None, scale=None).floor
+            return min((same - mean) / scale for mean, scale in zip(self.mean, self.scale))
         if self.log is None:
             return 0.0
         if self.log == "ln":
@@ -152,7 +167,7 @@ class MelSpec:
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values, ready for JSON."""
         fields = dataclasses.asdict(self)
-        return fields | {"value_range": None if self.value_range is None else list(self.value_range)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> MelSpec:
@@ -232,6 +247,10 @@ def _differences(a: MelSpec, b: MelSpec) -> dict[str, tuple[Any, Any]]:
     return {field: (left[field], right[field]) for field in left if left[field] != right[field]}
 
 
+def _brief(value: Any) -> str:
+    return f"{len(value)} numbers" if isinstance(value, list) and len(value) > 2 else str(value)
+
+
 def compatible(a: MelSpec, b: MelSpec) -> bool:
     """Whether frames of `a` can be read as frames of `b`: all fields agree but name, padding, pad_mode and epsilon."""
     return not _differences(a, b)
@@ -245,7 +264,7 @@ def require_same(acoustic: MelSpec, vocoder: MelSpec) -> None:
     """
     differences = _differences(acoustic, vocoder)
     if differences:
-        fields = ", ".join(f"{field} {left} against {right}" for field, (left, right) in differences.items())
+        fields = ", ".join(f"{field} {_brief(a)} against {_brief(b)}" for field, (a, b) in differences.items())
         raise ValueError(
             f"the acoustic model makes {acoustic.name!r} frames and the vocoder reads {vocoder.name!r} frames"
             f" ({fields}); choose a vocoder trained on {acoustic.name!r}"

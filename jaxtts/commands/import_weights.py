@@ -6,9 +6,10 @@ from pathlib import Path
 HELP = """Bring a checkpoint of another toolkit here, once.
 
 Reads Hugging Face VitsModel folders (MMS, vits-ljs ...), jaywalnut310's VITS (G_*.pth) and Glow-TTS, Coqui's VITS and
-Glow-TTS, Piper's training checkpoints (.ckpt) and HiFi-GAN generators (g_*), each with the config.json beside it;
-nothing in them is executed. The result is a folder for `jaxtts say --voice` (VITS) or `--acoustic` and `--vocoder`,
-`jaxtts vocode`, `jaxtts export-voice` and for training on."""
+Glow-TTS, Piper's training checkpoints (.ckpt), HiFi-GAN generators (g_*), r9y9's WaveNets (checkpoint_*.pth) and
+kan-bayashi's Parallel WaveGANs (checkpoint-*.pkl), each with its configuration beside it; nothing in them is executed.
+The result is a folder for `jaxtts say --voice` (VITS) or `--acoustic` and `--vocoder`, `jaxtts vocode`,
+`jaxtts export-voice` and for training on."""
 EXAMPLES = """\
   jaxtts import-weights facebook/mms-tts-eng imported/mms
   jaxtts import-weights G_400000.pth imported/ljs --config configs/ljs_base.json
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares them."""
     parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint's folder, or the file of its weights")
     parser.add_argument("folder", type=Path, metavar="DST", help="where the model goes")
-    parser.add_argument("--config", type=Path, metavar="JSON", help="its config (default: config.json beside SRC)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="its config (default: the one beside SRC)")
     parser.add_argument("--language", metavar="NAME", help="the one to speak, of a model of several (default: first)")
     parser.add_argument("--mel-spec", metavar="NAME", help="its mels where the config cannot say, e.g. hifigan")
 

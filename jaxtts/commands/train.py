@@ -49,6 +49,8 @@ class Train:
     voice, or a checkpoint of another toolkit. Symbols and speakers are matched by name."""
     take: tuple[Literal["model", "mel", "text"], ...] = ()
     """With --from: what the new run has from there in place of CONFIG's: sizes of the model, mel spec, symbols."""
+    teacher: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """For a student (parallel_wavenet): the WORKDIR, export or voice of the trained WaveNet that it learns from."""
     mels: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """A vocoder is trained on mels that a model made of the corpus (`jaxtts export-mels`), not on the recordings'."""
     prepared: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
@@ -86,7 +88,7 @@ def train(args: Train) -> None:
 
     from jaxtts import registry
     from jaxtts.data.batches import batches, bucket_shapes
-    from jaxtts.start import read_source
+    from jaxtts.start import read_source, taught
     from jaxtts.synth.executables import use_persistent_cache
     from jaxtts.train.loop import fit, say
     from jaxtts.train.sharding import data_mesh
@@ -95,6 +97,7 @@ def train(args: Train) -> None:
     recipe = changed_recipe(args)
     if args.mels and registry.MODELS[recipe.name].kind != "vocoder":
         raise ValueError(f"--mels {args.mels}: only vocoders are trained on mels of a model, not {recipe.name}")
+    recipe, teacher = taught(recipe, args.teacher)
     use_persistent_cache()
     join(args)
     if recipe.data.batch_size % jax.device_count():
@@ -116,10 +119,16 @@ def train(args: Train) -> None:
 
     def begin(state: "TrainState") -> "tuple[TrainState, dict[str, Any]]":
         text, speakers = (dataset.text, dataset.speakers) if "text" in task.fields else (None, ())
-        source = read_source(args.start_from or Path(), recipe.name, mesh)
-        state, report = adopt(state, source, recipe.name, text, speakers, dataset.mel)
-        say(report.lines())
-        return state, report._asdict()
+        about: dict[str, Any] = {}
+        if teacher:
+            state = state._replace(rest=state.rest | {"teacher": teacher})
+            about["teacher"] = str(args.teacher)
+        if args.start_from:
+            source = read_source(args.start_from, recipe.name, mesh)
+            state, report = adopt(state, source, recipe.name, text, speakers, dataset.mel)
+            say(report.lines())
+            about |= report._asdict()
+        return state, about
 
     fields = [name for name in ("text", "mel", "wave") if name in task.fields]
     size, cut = recipe.data.batch_size, recipe.data.segment_length
@@ -144,7 +153,7 @@ def train(args: Train) -> None:
         held_out=unseen,
         shown=shown,
         seed=recipe.seed,
-        start=begin if args.start_from else None,
+        start=begin if args.start_from or teacher else None,
         mesh=mesh,
         log_every=recipe.log_every,
         eval_every=recipe.eval_every,

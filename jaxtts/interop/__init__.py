@@ -4,9 +4,10 @@
     voice.model, voice.config, voice.tensors   # what `Model(config)` needs, by our names
 
 Hugging Face `VitsModel` folders, jaywalnut310's VITS and Glow-TTS, Coqui's VITS, Glow-TTS and both Tacotrons, Piper's
-training checkpoints, HiFi-GAN generators, NVIDIA's Tacotron 2 and WaveGlow, Real-Time-Voice-Cloning's synthesizer, and
-what `jaxtts import-weights` or a training run here wrote. Each toolkit has its module with `TITLE`,
-`recognises(values)` of the configuration (if it writes none, `recognises_weights(names)`) and `read(source)`.
+training checkpoints, HiFi-GAN generators, NVIDIA's Tacotron 2 and WaveGlow, Real-Time-Voice-Cloning's synthesizer, the
+WaveRNN of both it and fatchord, r9y9's WaveNet, kan-bayashi's Parallel WaveGAN, and what `jaxtts import-weights` or a
+training run here wrote. Each toolkit has its module with `TITLE`, `recognises(values)` of the configuration (if it
+writes none, `recognises_weights(names)`) and `read(source)`.
 """
 
 from importlib import import_module
@@ -18,8 +19,11 @@ from jaxtts.weights import read_weights
 
 __all__ = ["Foreign", "read", "recognise"]
 
-TOOLKITS = ("native", "huggingface", "coqui", "piper", "jaywalnut310", "hifigan", "nvidia", "rtvc")
-WITHOUT_CONFIG = ("nvidia", "rtvc")
+TOOLKITS = (
+    "native", "huggingface", "coqui", "piper", "jaywalnut310", "hifigan", "nvidia", "rtvc", "fatchord", "r9y9",
+    "kan_bayashi",
+)  # fmt: skip
+WITHOUT_CONFIG = ("nvidia", "rtvc", "fatchord", "r9y9", "kan_bayashi")  # the last two to say what they lack
 
 
 def recognise(path: str | Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from jaxtts.weights import read_weights
 from jaxtts.weights.torch_file import read_torch, state_dict
 
 _MOST_JSON = 64 * 2**20
+_MOST_YAML = 2**20
 _SIDE_FILES = (
     "vocab",
     "tokenizer",
@@ -110,6 +112,38 @@ class Source:
         return read_json(path) if path.is_file() else None
 
 
+def statistics(source: Source, count: int, stem: str, hint: str) -> dict[str, tuple[float, ...]]:
+    """`mean` and `scale` of each of `count` bins, as a MelSpec has them, beside the weights.
+
+    Args:
+        stem: of a file .npz of both by these names, or .npy of the two [2, count].
+        hint: how to make the .npz out of what the toolkit writes.
+
+    Raises:
+        ValueError: there is neither, or it holds something else.
+    """
+    path = next((p for p in (source.folder / f"{stem}.npz", source.folder / f"{stem}.npy") if p.is_file()), None)
+    if path is None:
+        raise ValueError(
+            f"{source.folder} has no {stem}.npz, the mean and scale of each bin that this vocoder's frames are "
+            f"normalised by: {hint}"
+        )
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                rows = file["mean"], file["scale"]
+        else:
+            rows = tuple(np.load(path, allow_pickle=False))
+        mean, scale = (np.asarray(row, np.float64).ravel() for row in rows)
+    except (ValueError, EOFError, OSError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} does not hold the mean and the scale of each bin ({error})") from None
+    if mean.size != count or scale.size != count:
+        raise ValueError(f"{path} is of {mean.size} and {scale.size} bins, this model's frames have {count}")
+    if not (np.isfinite(mean) & np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"{path}: each mean must be finite and each scale above 0")
+    return {"mean": tuple(mean.tolist()), "scale": tuple(scale.tolist())}
+
+
 def _age(path: Path) -> tuple[list[int], str]:
     """Numbers in a file's name, such as its step, order it among others."""
     return [int(n) for n in re.findall(r"\d{1,18}", path.name)], path.name
@@ -132,10 +166,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """The same of a YAML file, whose tags make no objects."""
+    import yaml
+
+    try:
+        if path.stat().st_size > _MOST_YAML:
+            raise ValueError(f"it has {path.stat().st_size:,} bytes")
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not plain YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no table but a {type(values).__name__}")
+    return values
+
+
 def locate(
     path: Path, config: Path | None = None, *, language: str | None = None, mel: MelSpec | None = None
 ) -> Source:
-    """Finds the configuration of a checkpoint: `config`, `FILE.json`, config.json, or the only other JSON file there.
+    """Finds the configuration of a checkpoint: `config`, `FILE.json`, config.json, the only other JSON file there, or
+    config.yml.
 
     Some toolkits write none: a file of weights is located without.
 
@@ -153,14 +203,15 @@ def locate(
     if config is None:
         beside = [] if path.is_dir() else [path.with_name(path.name + ".json"), path.with_suffix(".json")]
         others = [p for p in sorted(folder.glob("*.json")) if not p.name.startswith(_SIDE_FILES)]
-        candidates = [*beside, folder / "config.json", *(others if len(others) == 1 else [])]
+        candidates = [*beside, folder / "config.json", *(others if len(others) == 1 else []), folder / "config.yml"]
         config = next((p for p in candidates if p.is_file()), None)
         if config is None and not path.is_dir() and not others:
             return Source(path, folder, path, path, {}, language, mel)
         if config is None:
             found = f"; it has {', '.join(p.name for p in others[:10])}" if others else ""
             raise ValueError(f"{folder} has no config.json{found}: give the checkpoint's own config with --config")
-    return Source(path, folder, None if path.is_dir() else path, config, read_json(config), language, mel)
+    values = (_read_yaml if config.suffix in (".yml", ".yaml") else read_json)(config)
+    return Source(path, folder, None if path.is_dir() else path, config, values, language, mel)
 
 
 def _only_onnx(folder: Path) -> bool:

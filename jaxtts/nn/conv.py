@@ -19,7 +19,8 @@ from jaxtts.nn.functional import weight_normed
 Init = Callable[..., jax.Array]
 MOST_GROUPS = 16
 WIDE = 2**21  # numbers in a kernel from which on a matrix product is faster on CPU
-BROAD = 128  # output channels from which on only the kernel's gradient is
+BROAD = 128  # output channels from which on only the kernel's gradient is; half as many with few taps
+FEW_TAPS = 3
 
 
 def torch_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, fan_in: int) -> jax.Array:
@@ -37,6 +38,7 @@ class Conv1d(nnx.Module):
     """
 
     kernel: Any  # absent with weight norm
+    bias: Any  # None without
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class Conv1d(nnx.Module):
             if kernel_init
             else torch_uniform(rngs.params(), shape, fan_in=fan_in)
         )
-        _add_kernel(self, kernel, weight_norm, per_input=False)
+        add_kernel(self, kernel, weight_norm)
         self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -85,7 +87,8 @@ class Conv1d(nnx.Module):
         wide = kernel.size >= WIDE or (self.stride > 1 and kernel.shape[1] >= 32)
         if self.groups == 1 and wide and jax.default_backend() == "cpu":
             return _as_product(x, kernel, self.stride, self.dilation, self.padding)
-        if self.groups == self.stride == 1 and kernel.shape[-1] >= BROAD and jax.default_backend() == "cpu":
+        broad = kernel.shape[-1] >= (BROAD // 2 if kernel.shape[0] <= FEW_TAPS else BROAD)
+        if self.groups == self.stride == 1 and broad and jax.default_backend() == "cpu":
             return _broad(x, kernel, self.dilation, self.padding)
         return _convolve(x, kernel, self.stride, self.dilation, self.padding, self.groups)
 
@@ -123,7 +126,7 @@ class ConvTranspose1d(nnx.Module):
             if kernel_init
             else torch_uniform(rngs.params(), shape, fan_in=fan_in)
         )
-        _add_kernel(self, kernel, weight_norm, per_input=True)
+        add_kernel(self, kernel, weight_norm, per_input=True)
         self.bias = nnx.Param(torch_uniform(rngs.params(), (out_channels,), fan_in=fan_in)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -150,7 +153,8 @@ def effective_kernel(module: Any) -> jax.Array:
     return weight_normed(module.v[...], module.g[...]) if hasattr(module, "v") else module.kernel[...]
 
 
-def _add_kernel(module: Any, kernel: jax.Array, weight_norm: bool, per_input: bool) -> None:
+def add_kernel(module: Any, kernel: jax.Array, weight_norm: bool, per_input: bool = False) -> None:
+    """Gives a layer its `kernel`, or `v` and `g` with weight norm, per output channel as torch does or per input."""
     if not weight_norm:
         module.kernel = nnx.Param(kernel)
         return

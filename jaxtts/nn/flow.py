@@ -1,4 +1,5 @@
-"""Invertible layers of Glow (arXiv 1807.03039) over frames: squeeze, ActNorm, 1x1 convolution, affine coupling.
+"""Invertible layers over frames: those of Glow (arXiv 1807.03039: squeeze, ActNorm, 1x1 convolution, affine coupling)
+and the inverse autoregressive one.
 
 Each layer has `forward(x, mask, cond, *, key) -> z, log_det [B]` and `inverse(z, mask, cond) -> x`, with x, z
 [B, T, C] zero in the padding and mask bool [B, T]. What is inverted is kept in float32; only the network inside a
@@ -166,3 +167,48 @@ class AffineCoupling(nnx.Module):
         if self.sigmoid_scale:
             log_scale = jnp.log(1e-6 + jax.nn.sigmoid(log_scale + 2))
         return shift, log_scale
+
+
+class InverseAutoregressive(nnx.Module):
+    """x_n = shift_n + exp(log_scale_n) * z_n, both of the z before n (arXiv 1606.04934 sec. 4); one step in parallel.
+
+    What is quick is `inverse`, from latent to sample. The way back solves the same equations from the front: a round of
+    the network makes at least one more place final, and rounds end when nothing changes.
+
+    Args:
+        network: f([B, N, C], cond) -> [B, N, 2 * C], causal: place n of what it gives depends on the places up to n.
+            Shift and log scale of n + 1 are read there; of the first place both are zero.
+    """
+
+    def __init__(self, network: nnx.Module):
+        self.network = network
+
+    def affine(self, z: jax.Array, cond: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Shift and log scale [B, N, C] that z [B, N, C] leads to, float32."""
+        told = jnp.pad(self.network(z, cond)[:, :-1].astype(jnp.float32), ((0, 0), (1, 0), (0, 0)))
+        shift, log_scale = jnp.split(told, 2, axis=-1)
+        return shift, log_scale
+
+    def inverse(self, z, mask=None, cond=None) -> jax.Array:
+        """See the module docstring."""
+        shift, log_scale = self.affine(z, cond)
+        x = shift + jnp.exp(log_scale) * z
+        return x if mask is None else masked_fill(x, mask)
+
+    def forward(self, x, mask=None, cond=None, *, key=None) -> tuple[jax.Array, jax.Array]:
+        """See the module docstring; key is not used. It has no gradient: the number of rounds is not known ahead."""
+
+        def unlike(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            z, before, rounds = state
+            return (rounds < x.shape[1]) & jnp.any(z != before)
+
+        def again(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+            z, _, rounds = state
+            shift, log_scale = self.affine(z, cond)
+            return (x - shift) * jnp.exp(-log_scale), z, rounds + 1
+
+        z, _, _ = jax.lax.while_loop(unlike, again, again((x, x, jnp.zeros((), jnp.int32))))
+        _, log_scale = self.affine(z, cond)
+        if mask is not None:
+            z, log_scale = masked_fill(z, mask), masked_fill(log_scale, mask)
+        return z, -jnp.sum(log_scale, axis=(1, 2))

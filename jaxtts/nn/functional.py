@@ -132,10 +132,15 @@ def seeded_dropout(x: jax.Array, rate: float, seeds: jax.Array | None, draw: jax
     """
     if seeds is None or rate == 0.0:
         return x
-    seeds = seeds.astype(jnp.uint32)[:, None]
-    place = jnp.asarray(draw, jnp.uint32) * jnp.uint32(x.shape[-1]) + jnp.arange(x.shape[-1], dtype=jnp.uint32)
-    bits = _lowbias32(_lowbias32(place + seeds) ^ (seeds * jnp.uint32(0x9E3779B9)))
+    bits = seeded_bits(seeds, draw, x.shape[-1])
     return jnp.where(bits >= jnp.uint32(round(rate * 2**32)), x * (1.0 / (1.0 - rate)), jnp.zeros_like(x))
+
+
+def seeded_bits(seeds: jax.Array, draw: jax.Array | int, count: int) -> jax.Array:
+    """Uniform uint32 [B, count] for a step of a loop: a hash of each item's seed [B] and of the number of the draw."""
+    seeds = seeds.astype(jnp.uint32)[:, None]
+    place = jnp.asarray(draw, jnp.uint32) * jnp.uint32(count) + jnp.arange(count, dtype=jnp.uint32)
+    return _lowbias32(_lowbias32(place + seeds) ^ (seeds * jnp.uint32(0x9E3779B9)))
 
 
 def _lowbias32(x: jax.Array) -> jax.Array:

@@ -79,6 +79,7 @@ class Cut(NamedTuple):
         speaker: the number of who speaks.
         noise: of the whole latent, times its temperature [T, hop]; empty where the vocoder reads none.
         denoise: strength of the denoiser, 0 for none.
+        seed: of a vocoder that draws sample by sample; exact: it takes no folds (see `nn.generation.Fold`).
     """
 
     latent: np.ndarray
@@ -87,13 +88,16 @@ class Cut(NamedTuple):
     speaker: int = 0
     noise: np.ndarray = np.zeros((0, 0), np.float32)
     denoise: float = 0.0
+    seed: int = 0
+    exact: bool = False
 
 
 class Speaker:
     """The compiled side of a voice: weights on the device, one function per stage and bucket."""
 
-    def __init__(self, files: VoiceFiles):
-        self.files = files
+    def __init__(self, files: VoiceFiles, weights_dtype: str = "float32"):
+        """weights_dtype: of a vocoder that draws sample by sample, see `models.wavenet.Model.generate`."""
+        self.files, self._weights_dtype = files, weights_dtype
         executables.use_persistent_cache()
         device = jax.devices()[0]
         self._names = {role: sorted(part.tensors) for role, part in files.parts.items()}
@@ -104,9 +108,11 @@ class Speaker:
         unspoken = (files.text.blank, files.text.bos, files.text.eos, files.text.pad)
         self._spoken = np.array([is_spoken(s) and s not in unspoken for s in files.text.symbols])
         self.noisy = bool(files.vocoder and "noise" in files.vocoder.traits)
-        self._whole = "vocoder" in files.parts and not files.vocoder  # Griffin-Lim
+        self.sampled = bool(files.vocoder and "samples" in files.vocoder.traits)
+        self._griffin_lim = "vocoder" in files.parts and not files.vocoder
+        self._whole = self.sampled or self._griffin_lim  # sentences are not cut into windows
         roles = list(files.parts)
-        self._role = {"latent": roles[0], "decode": roles[-1], "convert": roles[0]}  # stage -> part
+        self._role = {"latent": roles[0], "decode": roles[-1], "exact": roles[-1], "convert": roles[0]}  # stage -> part
         self._several = files.first.config.get("num_speakers", 1) > 1
         self.channels = files.first.config.get("latent_dim", files.first.mel.num_bins)
         self._functions: dict[Any, executables.Run] = {}
@@ -236,8 +242,8 @@ class Speaker:
         lengths = np.array([len(line.ids) for line in rows], np.int32)
         speaker = np.array([line.manner.speaker for line in rows], np.int32)
         if self.files.autoregressive:
-            seeds = [np.random.SeedSequence((x.manner.seed, x.index, 2, x.attempt)).generate_state(1) for x in rows]
-            return [text, lengths, speaker, np.concatenate(seeds), np.zeros(frames, bool)]
+            seeds = [drawn_seed(x.manner.seed, x.index, 2, x.attempt) for x in rows]
+            return [text, lengths, speaker, np.array(seeds, np.uint32), np.zeros(frames, bool)]
         noise, duration_noise = np.zeros((batch, frames, self.channels), np.float32), np.zeros((batch, symbols, 2))
         for b, line in enumerate(rows):
             if line.manner.noise_scale and b < len(lines):
@@ -257,7 +263,8 @@ class Speaker:
         """A sentence, or its beginning, as the decoder gets it; the noise of fewer frames is the beginning of more."""
         noise = self.noise(len(latent), (line.manner.seed, line.index, 3), line.manner.sigma)
         stop = len(latent) if stop is None else stop
-        return Cut(latent, 0, stop, line.manner.speaker, noise, line.manner.denoise)
+        seed = drawn_seed(line.manner.seed, line.index, 3)
+        return Cut(latent, 0, stop, line.manner.speaker, noise, line.manner.denoise, seed)
 
     def cuts(self, whole: Cut) -> list[Cut]:
         """The windows in which it is decoded."""
@@ -267,26 +274,29 @@ class Speaker:
     def decode(self, cuts: Sequence[Cut]) -> list[np.ndarray]:
         """The samples of each cut [(stop - start) * hop]."""
         hop = self.files.mel.hop_length
-        buckets: dict[int, list[int]] = defaultdict(list)
+        buckets: dict[tuple[int, bool], list[int]] = defaultdict(list)
         reaches, step = [self.reach(cut.denoise) for cut in cuts], self._denoiser_step
         firsts = [max(0, cut.start - reach) for cut, reach in zip(cuts, reaches)]
         firsts = [first - first % step if cut.denoise else first for first, cut in zip(firsts, cuts)]
         seen = [slice(first, cut.stop + reach) for first, cut, reach in zip(firsts, cuts, reaches)]
         given = [cut.latent[frames] for cut, frames in zip(cuts, seen)]
         for i, frames in enumerate(given):
-            buckets[at_least(self._sizes, len(frames) + self._whole)].append(i)
+            buckets[at_least(self._sizes, len(frames) + self._whole), cuts[i].exact].append(i)
         waves: dict[int, np.ndarray] = {}
-        for size, members in buckets.items():
-            for group in [[i] for i in members] if self._whole else _batches(members, size):
+        for (size, exact), members in buckets.items():
+            for group in [[i] for i in members] if self._griffin_lim else _batches(members, size):
                 batch = at_least(BATCHES, len(group))
                 latents = np.full((batch, size, given[0].shape[1]), self._beyond, np.float32)
                 noise = np.zeros((batch, size, hop), np.float32) if self.noisy else None
+                seeds = np.zeros(batch, np.uint32)
                 lengths, speaker = np.zeros(batch, np.int32), np.zeros(batch, np.int32)
                 for b, i in enumerate(group):
                     latents[b, : len(given[i])], lengths[b], speaker[b] = given[i], len(given[i]), cuts[i].speaker
+                    seeds[b] = cuts[i].seed
                     if noise is not None:
                         noise[b, : len(given[i])] = cuts[i].noise[seen[i]]
-                (wave,) = self._call("decode", [latents, lengths, speaker, *([] if noise is None else [noise])])
+                drawn = [seeds] if self.sampled else [] if noise is None else [noise]
+                (wave,) = self._call("exact" if exact else "decode", [latents, lengths, speaker, *drawn])
                 for b, i in enumerate(group):
                     heard = wave[b, : len(given[i]) * hop]
                     if cuts[i].denoise:
@@ -368,7 +378,8 @@ class Speaker:
     def _fingerprint(self, stage: str) -> str:
         role = self._role[stage]
         part = self.files.parts[role]
-        return json.dumps([stage, role, part.model, part.config, self._names[role], self._several], sort_keys=True)
+        facts = [stage, role, part.model, part.config, self._names[role], self._several, self._weights_dtype]
+        return json.dumps(facts, sort_keys=True)
 
     def _build(self, stage: str) -> Any:
         """f(*weights, *inputs) -> results of a stage.
@@ -376,13 +387,15 @@ class Speaker:
         latent: text, lengths, speaker, noise, noise_scale, length_scale and, where durations are drawn, duration_noise,
         duration_noise_scale -> latent, lengths, durations. Of an autoregressive model: text, lengths, speaker, seeds,
         room [T] (for so many frames) -> latent, lengths, durations, path, attended (see `attention_check`).
-        decode: latent, lengths, speaker, noise (if the vocoder reads it) -> wave.
+        decode: latent, lengths, speaker, noise (if the vocoder reads it) or seeds (if it draws samples) -> wave.
+        exact: the same of a vocoder that draws samples, without folds.
         convert: spectrogram, lengths, source, target, noise -> wave.
         """
         role = self._role[stage]
-        if stage == "decode" and self._whole:
+        if stage == "decode" and self._griffin_lim:
             return _griffin_lim(self.files.mel)
         from jaxtts.nn import functional  # imports flax, which a warm start does without
+        from jaxtts.nn.generation import Fold
 
         structure, names = checked_structure(self.files.parts[role]), self._names[role]
         whole, several = role == "model", self._several
@@ -407,11 +420,17 @@ class Speaker:
             if stage == "convert":
                 spectrogram, lengths, source, target, noise = inputs
                 return (model.convert(spectrogram, lengths, source=source, target=target, noise=noise),)
-            latent, lengths, speaker, *noise = inputs
+            latent, lengths, speaker, *drawn = inputs
             if whole:
                 return (model.decode(latent, lengths, speaker=speaker if several else None),)
-            heated = {"noise": noise[0], "sigma": 1.0} if noise else {}  # by its temperature, see `noise`
-            return (model.infer(latent, lengths, **heated),)  # wave [B, T * hop]
+            more: dict[str, Any] = {}
+            if self.sampled:
+                more = {"seeds": drawn[0], "fold": None if stage == "exact" else Fold()}
+                if self._weights_dtype != "float32":
+                    more["weights_dtype"] = self._weights_dtype
+            elif drawn:
+                more = {"noise": drawn[0], "sigma": 1.0}  # by its temperature, see `noise`
+            return (model.infer(latent, lengths, **more),)  # wave [B, T * hop]
 
         return run
 
@@ -458,6 +477,11 @@ class Speaker:
 
         (reach,) = executables.recall(f"receptive field {self._fingerprint(stage)}", compute)
         return reach
+
+
+def drawn_seed(*words: int) -> int:
+    """32 bits that are a hash of whole numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 def windows(frames: int, reach: int, largest: int) -> list[tuple[int, int]]:

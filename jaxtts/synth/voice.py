@@ -396,7 +396,11 @@ class Voice:
             "noise_scale": (noise_scale, not autoregressive, f"is a {files.first.model}, which reads no noise"),
             "max_frames": (max_frames, autoregressive, "always ends"),
             "sigma": (sigma, noisy, "has no vocoder that reads noise"),
-            "denoise": (denoise or None, vocoder, "has no vocoder that could be denoised"),
+            "denoise": (
+                denoise or None,
+                vocoder and "samples" not in vocoder.traits,
+                "has no vocoder that could be denoised",
+            ),
         }
         for name, (value, known, why) in foreign.items():
             if value is not None and not known:

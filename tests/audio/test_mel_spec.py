@@ -25,9 +25,12 @@ def test_named_specs_state_the_published_parameters():
     assert all(name == spec.name for name, spec in MEL_SPECS.items())
 
 
-@pytest.mark.parametrize("name", MEL_SPECS)
+NORMALISED = mel_spec("ge2e").replace(name="normalised", log="log10", mean=(-1.5,) * 40, scale=(0.1, *(0.5,) * 39))
+
+
+@pytest.mark.parametrize("name", [*MEL_SPECS, "normalised"])
 def test_json_round_trip(name):
-    spec = mel_spec(name)
+    spec = NORMALISED if name == "normalised" else mel_spec(name)
     assert MelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     hash(MelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))))
 
@@ -47,11 +50,22 @@ def test_from_dict_names_unknown_and_missing_fields():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("hop_length", 0), ("n_fft", 1000), ("num_mels", 80.0), ("fmax", 12000.0), ("log", "log2"), ("clip", 0.0),
-     ("padding", "valid"), ("hop_length", 255), ("value_range", (0.0, 1.0)), ("win_length", 2048)],
+     ("padding", "valid"), ("hop_length", 255), ("value_range", (0.0, 1.0)), ("win_length", 2048),
+     ("mean", (0.0,) * 80), ("scale", (1.0,) * 80)],
 )  # fmt: skip
 def test_impossible_values_name_the_field(field, value):
     with pytest.raises(ValueError, match="band" if field == "fmax" else field):
         mel_spec("hifigan").replace(**{field: value})
+
+
+def test_mean_and_scale_are_of_all_bins_and_can_be_undone():
+    with pytest.raises(ValueError, match="mean has 39 of 40 bins"):
+        NORMALISED.replace(mean=(0.0,) * 39)
+    with pytest.raises(ValueError, match="scale holds 0.0"):
+        NORMALISED.replace(scale=(0.0,) * 40)
+    assert NORMALISED.floor == pytest.approx((-5 + 1.5) / 0.1)
+    with pytest.raises(ValueError, match="mean 40 numbers against None, scale 40 numbers against None"):
+        require_same(NORMALISED, NORMALISED.replace(mean=None, scale=None))
 
 
 def test_require_same_names_both_and_the_difference():

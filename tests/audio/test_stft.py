@@ -89,6 +89,18 @@ def test_decibel_specs_follow_the_published_formula(name):
     np.testing.assert_allclose(mel_spectrogram_np(wave, spec), expected, rtol=0, atol=1e-4)
 
 
+def test_normalised_frames_follow_their_formula():
+    plain, wave = mel_spec("tacotron2").replace(log="log10", clip=1e-10), noise(4096)
+    mean, scale = np.linspace(-3, 1, 80), np.linspace(0.2, 2, 80)
+    spec = plain.replace(mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+    magnitude = np.abs(librosa.stft(wave, n_fft=1024, hop_length=256, pad_mode="reflect"))
+    expected = (np.log10(np.maximum(1e-10, mel_basis(plain).T @ magnitude)).T - mean) / scale
+    np.testing.assert_allclose(mel_spectrogram_np(wave, spec), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(mel_spectrogram(wave, spec), expected, rtol=0, atol=1e-4)
+    values = np.geomspace(1e-3, 1, 80, dtype=np.float32)
+    np.testing.assert_allclose(features.expand(features.compress(values, spec), spec), values, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", MEL_SPECS)
 def test_expand_inverts_compress_and_silence_is_the_floor(name):
     spec = mel_spec(name)

@@ -344,3 +344,20 @@ def test_nvidia_checkpoints_need_no_configuration(tmp_path):
     refused(tmp_path / "waveglow.pt", "older WaveGlow")
     save_safetensors(tmp_path / "else.pt", {"weight": np.zeros(3, np.float32)})
     refused(tmp_path / "else.pt", "no config.json")
+
+
+def test_wavernn_needs_no_configuration(tmp_path):
+    recorded = np.load(GOLDEN / "wavernn/cases.npz")
+    weights = {n.removeprefix("raw/w/"): recorded[n] for n in recorded.files if n.startswith("raw/w/")}
+    found = interop.read(GOLDEN / "wavernn/vocoder.pt")
+    assert (found.model, found.config.output.num_classes, found.text) == ("wavernn", 32, None)
+    assert interop.recognise(GOLDEN / "wavernn/vocoder.pt") == "WaveRNN (fatchord, Real-Time-Voice-Cloning)"
+    assert found.tensors.keys() == parameters("wavernn", found.config).keys()
+    path = tmp_path / "latest_weights.pyt"
+    save_safetensors(path, weights)
+    again = interop.read(path)
+    assert again.config == found.config and "acoustic model" in again.missing
+    for name, tensor in again.tensors.items():
+        np.testing.assert_array_equal(tensor, found.tensors[name], err_msg=name)
+    with pytest.raises(ValueError, match="must multiply to the hop 275"):
+        interop.read(path, mel_spec="wavernn_lj")

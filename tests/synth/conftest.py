@@ -12,7 +12,7 @@ from flax import nnx
 
 from jaxtts import registry
 from jaxtts.audio.spec import MelSpec
-from jaxtts.models import glow_tts, hifigan, tacotron2, vits, vocos, waveglow
+from jaxtts.models import glow_tts, hifigan, tacotron2, vits, vocos, waveglow, wavenet
 from jaxtts.nn import functional
 from jaxtts.synth import speak
 from jaxtts.synth.folder import write_voice
@@ -88,8 +88,8 @@ def few_buckets():
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Folder with the training folders glow, vits, each also with a 2 (two speakers), vectors (vits that wants a
-    speaker's embedding), tacotron2, scripted and flaky (see scripted.py), vocos, hifigan, waveglow and other (another
-    mel spec)."""
+    speaker's embedding), tacotron2, scripted and flaky (see scripted.py), vocos, hifigan, waveglow, wavenet and other
+    (another mel spec)."""
     root = tmp_path_factory.mktemp("runs")
     other = MEL.replace(name="other", fmax=3000.0)
     export_acoustic(root / "glow")
@@ -102,6 +102,8 @@ def runs(tmp_path_factory):
     export_scripted(root / "flaky", flaky=True)
     for name, module in (("vocos", vocos), ("hifigan", hifigan), ("waveglow", waveglow)):
         export_model(root / name, name, module, module.Config.tiny(), mel=module.Config.tiny().mel.to_dict())
+    config = replace(wavenet.Config.tiny(), weight_norm=False)
+    export_model(root / "wavenet", "wavenet", wavenet, config, mel=config.mel.to_dict())
     config = replace(vocos.Config.tiny(), mel=other)
     export_model(root / "other", "vocos", vocos, config, mel=other.to_dict())
     yield root

@@ -232,6 +232,18 @@ def test_vocoding_in_pieces_is_vocoding_whole(runs, monkeypatch):
         np.testing.assert_allclose(wave, Vocoder(runs / name).wave(mel), rtol=0, atol=1e-4)
 
 
+def test_a_wavenet_reads_its_weights_in_fewer_bits(run, runs):
+    np.save("mel.npy", np.random.default_rng(0).standard_normal((20, 10)).astype(np.float32))
+    vocode, waves = ["vocode", "mel.npy", "--vocoder", runs / "wavenet", "-o", "out.wav", "--exact"], []
+    for options in ([], ["--weights-dtype", "float32"], ["--weights-dtype", "int8"]):
+        assert run(*vocode, *options)[0] == 0
+        waves.append(sound.load("out.wav")[0])
+    np.testing.assert_array_equal(waves[0], waves[1])
+    assert waves[2].shape == waves[0].shape == (320,) and (waves[2] != waves[0]).any()
+    code, _, err = run("vocode", "mel.npy", "--vocoder", runs / "vocos", "-o", "no.wav", "--weights-dtype", "int8")
+    assert code == 2 and "weights_dtype='int8'" in err and not os.path.exists("no.wav")
+
+
 def test_vocode_with_noise_and_without_hum(run, runs, tmp_path):
     np.save("mel.npy", np.random.default_rng(0).standard_normal((70, 10)).astype(np.float32))
     vocode, waves = ["vocode", "mel.npy", "--vocoder", runs / "waveglow", "-o"], []

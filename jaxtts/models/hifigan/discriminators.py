@@ -1,4 +1,4 @@
-"""Discriminators of waves: multi-period and multi-scale (HiFi-GAN), multi-resolution (UnivNet, Vocos).
+"""Discriminators of waves: multi-period, multi-scale (HiFi-GAN), multi-resolution (UnivNet, Vocos), dilated (PWGAN).
 
 Papers: HiFi-GAN, arXiv 2010.05646, sections 2.3 and B; UnivNet, arXiv 2106.07889; Vocos, arXiv 2306.00814. References
 matched: jik876/hifi-gan for the first two, gemelo-ai/vocos for the third. Differences:
@@ -44,10 +44,30 @@ class Discriminators(nnx.Module):
             self.scale = MultiScaleDiscriminator(config, **how)
         if "resolution" in self.families:
             self.resolution = MultiResolutionDiscriminator(config.resolutions, config.resolution_channels, **how)
+        if "dilated" in self.families:
+            self.dilated = DilatedDiscriminator(config.dilated_layers, config.dilated_channels, **how)
 
     def __call__(self, wave: jax.Array) -> dict[str, list[Maps]]:
         """[B, N] -> family -> sub-discriminator -> feature maps [rows, ..., C], the score map last."""
         return {family: getattr(self, family)(wave) for family in self.families}
+
+
+class DilatedDiscriminator(nnx.Module):
+    """Parallel WaveGAN's (arXiv 1910.11480 section 3.2): convolutions over samples, dilated by 1, 1, 2, 3, ..., 1."""
+
+    def __init__(self, num_layers: int, channels: int, *, dtype: str = "float32", remat: bool = False, rngs: nnx.Rngs):
+        self.dtype, self.remat = dtype, remat
+        dilations = [max(1, i) for i in range(num_layers - 1)]
+        inputs = (1, *[channels] * (num_layers - 2))
+        self.convs = nnx.List(
+            [Conv1d(i, channels, 3, dilation=d, weight_norm=True, rngs=rngs) for i, d in zip(inputs, dilations)]
+        )
+        self.conv_post = Conv1d(channels, 1, 3, weight_norm=True, rngs=rngs)
+
+    def __call__(self, wave: jax.Array) -> list[Maps]:
+        """[B, N] -> its feature maps [B, N, C]."""
+        x = wave[..., None].astype(self.dtype)
+        return [remat(lambda x: _maps(x, self.convs, self.conv_post, 0.2), self.remat)(x)]
 
 
 class MultiPeriodDiscriminator(nnx.Module):
@@ -255,9 +275,9 @@ def _unit(x: jax.Array) -> jax.Array:
     return x / jnp.maximum(jnp.linalg.norm(x), EPSILON)
 
 
-def _maps(x: jax.Array, convs: Any, conv_post: Any) -> Maps:
+def _maps(x: jax.Array, convs: Any, conv_post: Any, slope: float = SLOPE) -> Maps:
     maps = []
     for conv in convs:
-        x = jax.nn.leaky_relu(conv(x), SLOPE)
+        x = jax.nn.leaky_relu(conv(x), slope)
         maps.append(x)
     return [*maps, conv_post(x).astype(jnp.float32)]

@@ -20,7 +20,7 @@ from jaxtts.nn.masking import masked_fill, sequence_mask
 
 SLOPE = 0.1
 FINAL_SLOPE = 0.01
-FAMILIES = ("period", "scale", "resolution")
+FAMILIES = ("period", "scale", "resolution", "dilated")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class GanConfig:
     """How a vocoder is trained: its discriminators and the weights of its losses. Defaults: HiFi-GAN's.
 
     Attributes:
-        discriminators: families out of 'period', 'scale', 'resolution'.
+        discriminators: families out of 'period', 'scale', 'resolution', 'dilated'.
         weights: weight of each family's adversarial and feature losses.
         reduce: 'sum' (HiFi-GAN) or 'mean' (Vocos) over the sub-discriminators of a family.
         objective: 'least_squares' or 'hinge'.
@@ -41,6 +41,7 @@ class GanConfig:
         scale_channels, scale_groups, scale_kernel_sizes, scale_strides: of each of its layers.
         scale_spectral_norm: spectral norm in place of weight norm on the first scale.
         resolutions, resolution_channels: (n_fft, hop) and width of the multi-resolution discriminator.
+        dilated_layers, dilated_channels: of Parallel WaveGAN's discriminator.
     """
 
     discriminators: tuple[str, ...] = ("period", "scale")
@@ -62,6 +63,8 @@ class GanConfig:
     scale_spectral_norm: bool = True
     resolutions: tuple[tuple[int, int], ...] = ((1024, 256), (2048, 512), (512, 128))
     resolution_channels: int = 64
+    dilated_layers: int = 10
+    dilated_channels: int = 64
 
     def __post_init__(self):
         unknown = [name for name in self.discriminators if name not in FAMILIES]
@@ -98,6 +101,7 @@ class GanConfig:
             scale_channels=scales,
             scale_groups=tuple(math.gcd(g, i, o) for g, i, o in zip(self.scale_groups, (1, *scales), scales)),
             resolution_channels=max(1, self.resolution_channels // divisor),
+            dilated_channels=max(1, self.dilated_channels // divisor),
         )
 
 

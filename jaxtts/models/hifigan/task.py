@@ -57,7 +57,12 @@ def build_task(config: Config, optim: OptimConfig | dict[str, OptimConfig]) -> T
 
 
 def vocoder_task(
-    build: Callable[[nnx.Rngs], Any], config: VocoderConfig, optim: OptimConfig | dict[str, OptimConfig]
+    build: Callable[[nnx.Rngs], Any],
+    config: VocoderConfig,
+    optim: OptimConfig | dict[str, OptimConfig],
+    *,
+    noisy: bool = False,
+    spectral: Callable[[jax.Array, jax.Array], tuple[jax.Array, Metrics]] | None = None,
 ) -> Task:
     """Trains any mel-to-wave module, called as module(mel [B, T, M]) -> wave [B, T * hop], by `config.gan`.
 
@@ -68,6 +73,8 @@ def vocoder_task(
         build: makes the module.
         config: the module's configuration; stored with what is exported.
         optim: of both nets, or of each by name: 'generator', 'discriminator'.
+        noisy: the module reads noise too, [B, T, hop].
+        spectral: a further loss of the generator: (generated, real) [B, N] -> weighted loss, metrics.
     """
     gan, spec = config.gan, config.mel
     loss_spec = spec.full_band()
@@ -84,22 +91,26 @@ def vocoder_task(
             {"generator": params, "discriminator": judges}, optim, {"generator": rest, "discriminator": vectors}
         )
 
-    def synthesize(params: Any, batch: Batch) -> jax.Array:
+    def synthesize(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
         mel = batch["mel"] if "mel" in batch else mel_spectrogram(batch["wave"], spec)
-        return functional.merge(generator, params)(mel)  # [B, N]
+        noise = [functional.item_noise(key, (*mel.shape[:2], spec.hop_length))] if noisy else []
+        return functional.merge(generator, params)(mel, *noise)  # [B, N]
 
     def generate(params: Any, rest: Any, batch: Batch, key: jax.Array) -> tuple[Waves, jax.Array, Metrics]:
-        fake = synthesize(params, batch)
+        fake = synthesize(params, batch, key)
         metrics = {"loss/mel": mel_l1(fake, batch["wave"], loss_spec)}
         loss = gan.mel_weight * metrics["loss/mel"]
         if gan.stft_weight:
             convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
             metrics |= {"loss/spectral_convergence": convergence, "loss/stft_magnitude": magnitude}
             loss += gan.stft_weight * (convergence + magnitude)
+        if spectral:
+            further, found = spectral(fake, batch["wave"])
+            loss, metrics = loss + further, metrics | found
         return (batch["wave"], fake), loss, metrics
 
     def eval_step(state: TrainState, batch: Batch, key: jax.Array) -> Metrics:
-        fake = synthesize(averaged_params(state, "generator"), batch)
+        fake = synthesize(averaged_params(state, "generator"), batch, key)
         convergence, magnitude = multi_resolution_stft(fake, batch["wave"], gan.stft_resolutions)
         return {
             "loss/mel": mel_l1(fake, batch["wave"], loss_spec),
@@ -108,7 +119,7 @@ def vocoder_task(
         }
 
     def sample(state: TrainState, batch: Batch, key: jax.Array) -> Media:
-        real, fake = batch["wave"][0], synthesize(averaged_params(state, "generator"), batch)[0]
+        real, fake = batch["wave"][0], synthesize(averaged_params(state, "generator"), batch, key)[0]
         return {
             "audio/generated": fake,
             "audio/recorded": real,

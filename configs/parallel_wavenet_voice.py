@@ -1,0 +1,46 @@
+"""A small student of six flows that configs/wavenet_voice.py teaches, as ClariNet does it.
+
+    jaxtts train parallel_wavenet_voice --data corpora/rms --teacher runs/wavenet_voice --workdir runs/parallel_wavenet
+
+This recipe has not been run to its end.
+"""
+
+from jaxtts.audio.spec import mel_spec
+from jaxtts.models.parallel_wavenet import Config
+from jaxtts.models.wavenet import Config as Teacher
+from jaxtts.nn.output import Output
+from jaxtts.recipe import DataConfig, Recipe
+from jaxtts.train.optim import OptimConfig
+
+
+def get_config() -> Recipe:
+    """The recipe."""
+    steps = 12_000
+    spec = mel_spec("hifigan")
+    return Recipe(
+        name="parallel_wavenet",
+        model=Config(
+            teacher=Teacher(mel=spec, output=Output("gaussian"), upsample_scales=(16, 16)),  # --teacher tells the rest
+            noise="gaussian",
+            flow_layers=(10, 10, 10, 10),
+            channels=32,
+            gate_channels=64,
+            skip_channels=32,
+            power_weight=1.0,
+        ),
+        optim=OptimConfig(
+            learning_rate=1e-3,
+            schedule="cosine",
+            warmup_steps=200,
+            total_steps=steps,
+            final_scale=0.02,
+            clip_norm=10.0,
+            ema_decay=0.998,
+        ),
+        data=DataConfig(mel=spec, batch_size=4, segment_length=8192, held_out=32),
+        steps=steps,
+        log_every=50,
+        eval_every=1000,
+        sample_every=2000,
+        save_every=500,
+    )

@@ -1,0 +1,48 @@
+"""A small WaveNet with one Gaussian a sample on speech of flite's `rms`: 16 layers of 32 channels.
+
+On the corpus of configs/glow_tts_voice.py:
+
+    jaxtts train wavenet_voice --data corpora/rms --workdir runs/wavenet_voice
+
+It teaches configs/parallel_wavenet_voice.py. This recipe has not been run to its end.
+"""
+
+from jaxtts.audio.spec import mel_spec
+from jaxtts.models.wavenet import Config
+from jaxtts.nn.output import Output
+from jaxtts.recipe import DataConfig, Recipe
+from jaxtts.train.optim import OptimConfig
+
+
+def get_config() -> Recipe:
+    """The recipe."""
+    steps = 5000
+    spec = mel_spec("hifigan")
+    return Recipe(
+        name="wavenet",
+        model=Config(
+            mel=spec,
+            output=Output("gaussian", log_scale_min=-7.0),
+            num_layers=16,
+            num_stacks=2,
+            channels=32,
+            gate_channels=64,
+            skip_channels=64,
+            upsample_scales=(16, 16),
+        ),
+        optim=OptimConfig(
+            learning_rate=2e-3,
+            schedule="cosine",
+            warmup_steps=200,
+            total_steps=steps,
+            final_scale=0.02,
+            clip_norm=1.0,
+            ema_decay=0.998,
+        ),
+        data=DataConfig(mel=spec, batch_size=4, segment_length=4096, held_out=32),
+        steps=steps,
+        log_every=50,
+        eval_every=1000,
+        sample_every=2000,
+        save_every=500,
+    )
