@@ -214,29 +214,26 @@ def test_bf16_compute_stays_finite(name):
 
 @EACH_MODEL
 def test_bf16_and_remat_change_how_a_step_is_computed_not_what(name):
-    """Both at once, since compiling a step takes the time; remat alone is traced."""
-    key = jax.random.key(0)
+    key, results = jax.random.key(0), {}
     _, plain, compiled, start, batch = plain_step(name)
-    tasks = [
-        task_of(name, dataclasses.replace(config_of(name), dtype=dtype, remat=True))
-        for dtype in ("float32", "bfloat16")
-    ]
-    again, half = (jax.jit(task.train_step).trace(start, batch, key) for task in tasks)
-    program, saved, mixed = (str(traced.jaxpr) for traced in (plain, again, half))
-    assert "bf16" in mixed and "bf16" not in program + saved
-    assert saved.count("remat") > program.count("remat") and mixed.count("remat") > program.count("remat")
-    (state, metrics), (other, close) = (run(start, batch, key) for run in (compiled, half.lower().compile()))
-    assert int(close["skipped"]) == 0
-    assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves((other, close)))
-    exported = tasks[1].inference(other)[1]
-    assert (exported.dtype, exported.remat) == ("float32", False)
+    for how in ({}, {"dtype": "bfloat16"}, {"remat": True}):
+        task = task_of(name, dataclasses.replace(config_of(name), **how))
+        traced = jax.jit(task.train_step).trace(start, batch, key) if how else plain
+        state, metrics = (traced.lower().compile() if how else compiled)(start, batch, key)
+        assert int(metrics["skipped"]) == 0
+        assert all(x.dtype != jnp.bfloat16 for x in jax.tree.leaves((state, metrics)))
+        exported = task.inference(state)[1]
+        assert (exported.dtype, exported.remat) == ("float32", False)
+        results["".join(how)] = state, metrics, str(traced.jaxpr)
+    (plain, metrics, program), (_, half, in_bf16), (again, same, in_remat) = results.values()
+    assert "bf16" in in_bf16 and "bf16" not in program and in_remat.count("remat") > program.count("remat")
     for metric, value in metrics.items():
+        np.testing.assert_allclose(same[metric], value, rtol=1e-4, atol=1e-6, err_msg=metric)
         if metric.startswith("loss"):
-            np.testing.assert_allclose(close[metric], value, rtol=0.05, atol=0.02, err_msg=metric)
-    moments, others = (
-        np.concatenate([np.ravel(x) for x in jax.tree.leaves(s.opt_state)]) for s in (state, other)
-    )  # what Adam has seen are the gradients
-    assert np.corrcoef(moments, others)[0, 1] > 0.995
+            np.testing.assert_allclose(half[metric], value, rtol=0.05, atol=0.02, err_msg=metric)
+    moments, others = jax.tree.leaves(plain.opt_state), jax.tree.leaves(again.opt_state)
+    for a, b in zip(moments, others, strict=True):  # what Adam has seen are the gradients
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL)
