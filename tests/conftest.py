@@ -1,7 +1,7 @@
 """Every test runs on CPU, as four devices, with caches of its own.
 
 XLA compiles without its slow passes, since compiling a tiny model takes far longer than running it. To test programs as
-users get them: `XLA_FLAGS=--xla_force_host_platform_device_count=4 pytest`, which takes three times as long.
+users get them: `XLA_FLAGS=--xla_force_host_platform_device_count=4 pytest`, which takes much longer.
 """
 
 import os

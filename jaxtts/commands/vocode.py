@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights-dtype",
         choices=("float32", "bfloat16", "int8"),
         default="float32",
-        help="a WaveNet reads its weights in fewer bits: faster on a GPU, no gain on a CPU (default float32)",
+        help="a WaveNet reads its weights in fewer bits: meant for GPUs, where it was not timed yet (default float32)",
     )
     parser.add_argument(
         "--denoise", type=float, default=0.0, metavar="X", help="take X of the vocoder's own hum away (default 0)"

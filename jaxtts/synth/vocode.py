@@ -18,8 +18,8 @@ class Vocoder:
     Args:
         path: a voice folder, a training folder, or 'griffin-lim'.
         mel: the spec of Griffin-Lim's frames, and of nothing else: models know theirs.
-        weights_dtype: of a WaveNet's weights while it draws, 'float32', 'bfloat16' or 'int8': fewer bits for GPUs; on a
-            CPU they gain nothing for a single row.
+        weights_dtype: of a WaveNet's weights while it draws, 'float32', 'bfloat16' or 'int8': fewer bits are
+            meant for GPUs, where they were not timed yet.
 
     Raises:
         ValueError: there is no vocoder, or its weights have no such dtype.
@@ -68,7 +68,7 @@ class Vocoder:
                 the seed also of one that draws sample by sample, like WaveNet.
             denoise: how much of the vocoder's own hum is taken away, see `audio.denoise`.
             exact: of one that draws sample by sample, all in one row; else it is cut into half seconds that are drawn
-                side by side and cross-faded, which is many times faster.
+                side by side and cross-faded, which is faster.
 
         Raises:
             ValueError: the vocoder has no noise, or no hum.
