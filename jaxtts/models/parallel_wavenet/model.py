@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxtts.audio.spec import MelSpec
@@ -26,7 +27,7 @@ class Config:
     """The paper's student: flows of 10, 10, 10 and 30 layers of 64 channels.
 
     Attributes:
-        teacher: whose mel and upsampling are the student's too.
+        teacher: whose mel, upsampling, gain and pre-emphasis are the student's too.
         noise: 'logistic' (Parallel WaveNet) or 'gaussian' (ClariNet), as the teacher's output is.
         flow_layers: of each flow; dilations go up to 2**(stack_layers - 1) and begin again.
         channels, gate_channels, skip_channels, kernel_size, first_kernel_size, cond_bias: of the flows' networks, see
@@ -69,9 +70,6 @@ class Config:
             )
         if not self.teacher.conditional or self.teacher.num_speakers > 1:
             raise ValueError("the teacher must be told a mel and have one speaker")
-        if self.teacher.preemphasis or self.teacher.gain != 1.0:
-            what = f"teacher.preemphasis={self.teacher.preemphasis}, teacher.gain={self.teacher.gain}"
-            raise ValueError(f"{what}: a student learns waves as they are, from a teacher with 0.0 and 1.0")
         if any(n % min(n, self.stack_layers) for n in self.flow_layers):
             raise ValueError(f"flow_layers={self.flow_layers} must be multiples of stack_layers={self.stack_layers}")
 
@@ -88,7 +86,9 @@ class Config:
     @property
     def receptive_field(self) -> int:
         """Frames on each side that tell a frame's samples."""
-        return -(-self.samples_seen // self.mel.hop_length) + self.teacher.receptive_field
+        k = self.teacher.preemphasis
+        tail = int(np.ceil(np.log(1e-5) / np.log(k))) if k else 0  # of what undoes the pre-emphasis
+        return -(-(self.samples_seen + tail) // self.mel.hop_length) + self.teacher.receptive_field
 
     def shape(self, layers: int) -> TeacherConfig:
         """The network of one flow as that of a WaveNet."""
@@ -183,7 +183,7 @@ class Model(nnx.Module):
         sigma = jnp.reshape(jnp.asarray(self.config.sigma_infer if sigma is None else sigma), (-1, 1))
         noise = jnp.zeros((batch, frames, self.config.mel.hop_length)) if noise is None else noise
         z = sigma * self.latent(noise.reshape(batch, -1))
-        wave = self.made(z, self.condition(mel, lengths)).wave
+        wave = self.config.teacher.restored(self.made(z, self.condition(mel, lengths)).wave)
         return heard(wave, None if lengths is None else lengths * self.config.mel.hop_length)
 
     def latent(self, normal: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtts.audio.griffin_lim import deemphasis
+from jaxtts.audio.griffin_lim import deemphasis, emphasized
 from jaxtts.audio.spec import MelSpec, mel_spec
 from jaxtts.nn import wavenet
 from jaxtts.nn.conv import Conv1d, effective_kernel
@@ -112,6 +112,15 @@ class Config:
         """Frames on each side that tell a frame's samples."""
         smoothed = sum(1 / np.prod(self.upsample_scales[:i]) for i in range(len(self.upsample_scales)))
         return (self.context or 0) + int(np.ceil(smoothed))
+
+    def modelled(self, wave: jax.Array) -> jax.Array:
+        """The wave [B, N] with gain and pre-emphasis."""
+        return self.gain * emphasized(wave, self.preemphasis)
+
+    def restored(self, wave: jax.Array) -> jax.Array:
+        """The inverse of `modelled`."""
+        wave = deemphasis(wave, self.preemphasis) if self.preemphasis else wave
+        return wave / self.gain
 
     @classmethod
     def mulaw(cls, **changes: Any) -> "Config":
@@ -287,12 +296,7 @@ class Model(nnx.Module):
             )
             return output.decode(values)
 
-        return heard(self.restored(folded(drawn, cond, samples, seeds, fold)), samples)
-
-    def restored(self, wave: jax.Array) -> jax.Array:
-        """The wave [B, N] whose gain and pre-emphasis are undone."""
-        wave = deemphasis(wave, self.config.preemphasis) if self.config.preemphasis else wave
-        return wave / self.config.gain
+        return heard(self.config.restored(folded(drawn, cond, samples, seeds, fold)), samples)
 
 
 class Carry(NamedTuple):

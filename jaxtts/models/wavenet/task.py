@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtts.audio.griffin_lim import emphasized
 from jaxtts.audio.stft import mel_spectrogram
 from jaxtts.models.wavenet.model import Config, Model
 from jaxtts.nn.functional import fold_weight_norm, merge, rngs_for_shapes, split, structure
@@ -39,7 +38,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         return batch["mel"] if "mel" in batch else mel_spectrogram(batch["wave"], config.mel)
 
     def loss(params: Any, rest: Any, batch: Batch, key: jax.Array | None):
-        values = config.output.encode(config.gain * emphasized(batch["wave"], config.preemphasis))
+        values = config.output.encode(config.modelled(batch["wave"]))
         speaker = batch["speaker"] if multi else None
         told = merge(graph, params["model"])(mel_of(batch), shifted(values, config), speaker=speaker)
         metrics = {"loss/total": jnp.mean(config.output.nll(told, values))}
@@ -57,7 +56,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         values = model.generate(
             cond, lambda place: config.output.draws(seeds, place), speaker=first["speaker"] if multi else None
         )
-        fake = jnp.clip(model.restored(config.output.decode(values)), -1.0, 1.0)
+        fake = jnp.clip(config.restored(config.output.decode(values)), -1.0, 1.0)
         media = {"audio/generated": fake[0], "audio/recorded": real[0]}
         if mel is not None:
             media |= {"mel/generated": mel_spectrogram(fake, config.mel)[0], "mel/recorded": mel[0]}
