@@ -52,7 +52,8 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         return batch["mel"] if "mel" in batch else mel_spectrogram(batch["wave"], config.mel)
 
     def distilled(params: Any, rest: Any, batch: Batch, key: jax.Array):
-        model, teacher, wave = student(params, rest), merge(teaching, rest["teacher"]), config.teacher.modelled(batch["wave"])
+        model, teacher = student(params, rest), merge(teaching, rest["teacher"])
+        wave = config.teacher.modelled(batch["wave"])
         cond = jax.lax.stop_gradient(teacher.condition(mel_of(batch)))[:, : wave.shape[1]]
         made = model.made(model.latent(item_noise(key, wave.shape)), cond)
         told = heard(teacher, made.wave, cond)
