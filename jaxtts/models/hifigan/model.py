@@ -197,8 +197,9 @@ class Config:
     def tiny(cls) -> "Config":
         """For tests."""
         gan = GanConfig(
-            periods=(2, 3), period_channels=(4, 4, 4), num_scales=2, scale_channels=(4, 4, 4, 4, 4, 4, 4),
-            scale_groups=(1, 2, 2, 2, 2, 2, 1), stft_resolutions=((64, 16, 64), (32, 8, 32)),
+            periods=(2, 3), period_channels=(4, 4), num_scales=2, scale_channels=(4, 4, 4),
+            scale_groups=(1, 2, 1), scale_kernel_sizes=(15, 41, 5), scale_strides=(1, 4, 1),
+            stft_resolutions=((64, 16, 64), (32, 8, 32)),
         )  # fmt: skip
         return cls(
             mel=MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9),

@@ -78,7 +78,7 @@ class Config:
         mel = MelSpec("tiny", 8000, 64, 16, 64, 10, magnitude_eps=1e-9)
         gan = GanConfig(
             discriminators=("period", "resolution"), weights=(1.0, 0.1), reduce="mean", objective="least_squares",
-            feature_weight=1.0, periods=(2, 3), period_channels=(4, 4, 4), resolutions=((32, 8), (64, 16)),
+            feature_weight=1.0, periods=(2, 3), period_channels=(4, 4), resolutions=((32, 8), (64, 16)),
             resolution_channels=4, stft_resolutions=((64, 16, 64), (32, 8, 32)), stft_weight=1.0,
         )  # fmt: skip
         return cls(mel=mel, dim=16, intermediate_dim=32, num_layers=2, n_fft=64, gan=gan)
