@@ -1,4 +1,4 @@
-"""A small student of six flows that configs/wavenet_voice.py teaches, as ClariNet does it.
+"""A small student of three flows that configs/wavenet_voice.py teaches, as ClariNet does it.
 
     jaxtts train parallel_wavenet_voice --data corpora/rms --teacher runs/wavenet_voice --workdir runs/parallel_wavenet
 
@@ -15,14 +15,16 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     """The recipe."""
-    steps = 12_000
-    spec = mel_spec("hifigan")
+    steps = 5000
+    spec = mel_spec("hifigan").replace(
+        name="hifigan_16k", sample_rate=16000, n_fft=1024, hop_length=200, win_length=800, fmax=8000.0
+    )
     return Recipe(
         name="parallel_wavenet",
         model=Config(
-            teacher=Teacher(mel=spec, output=Output("gaussian"), upsample_scales=(16, 16)),  # --teacher tells the rest
+            teacher=Teacher(mel=spec, output=Output("gaussian"), upsample_scales=(10, 20)),  # --teacher tells the rest
             noise="gaussian",
-            flow_layers=(10, 10, 10, 10),
+            flow_layers=(8, 8, 8),
             channels=32,
             gate_channels=64,
             skip_channels=32,
@@ -37,10 +39,10 @@ def get_config() -> Recipe:
             clip_norm=10.0,
             ema_decay=0.998,
         ),
-        data=DataConfig(mel=spec, batch_size=4, segment_length=8192, held_out=32),
+        data=DataConfig(mel=spec, batch_size=4, segment_length=4000, held_out=32),
         steps=steps,
         log_every=50,
-        eval_every=1000,
-        sample_every=2000,
-        save_every=500,
+        eval_every=500,
+        sample_every=1000,
+        save_every=250,
     )

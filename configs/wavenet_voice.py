@@ -4,7 +4,11 @@ On the corpus of configs/glow_tts_voice.py:
 
     jaxtts train wavenet_voice --data corpora/rms --workdir runs/wavenet_voice
 
-It teaches configs/parallel_wavenet_voice.py. This recipe has not been run to its end.
+It teaches configs/parallel_wavenet_voice.py. On a core of an Intel Xeon at 2.80 GHz the 6,000 steps take 45 minutes and
+are not enough: held-out -3.97 nats a sample and falling; its copies of ten unseen sentences had a word error of 68 %.
+
+The corpus's own rate and pre-emphasis matter: without (at 22 kHz, the upper quarter of whose band is empty) the same
+network filled every pause with noise, at a word error of 96 %.
 """
 
 from jaxtts.audio.spec import mel_spec
@@ -16,30 +20,33 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     """The recipe."""
-    steps = 5000
-    spec = mel_spec("hifigan")
+    steps = 6000
+    spec = mel_spec("hifigan").replace(
+        name="hifigan_16k", sample_rate=16000, n_fft=1024, hop_length=200, win_length=800, fmax=8000.0
+    )
     return Recipe(
         name="wavenet",
         model=Config(
             mel=spec,
-            output=Output("gaussian", log_scale_min=-7.0),
+            output=Output("gaussian", log_scale_min=-8.0),
             num_layers=16,
             num_stacks=2,
             channels=32,
             gate_channels=64,
             skip_channels=64,
-            upsample_scales=(16, 16),
+            upsample_scales=(10, 20),
+            preemphasis=0.9,
         ),
         optim=OptimConfig(
-            learning_rate=2e-3,
+            learning_rate=1e-3,
             schedule="cosine",
             warmup_steps=200,
             total_steps=steps,
             final_scale=0.02,
             clip_norm=1.0,
-            ema_decay=0.998,
+            ema_decay=0.999,
         ),
-        data=DataConfig(mel=spec, batch_size=4, segment_length=4096, held_out=32),
+        data=DataConfig(mel=spec, batch_size=2, segment_length=4000, held_out=32),
         steps=steps,
         log_every=50,
         eval_every=1000,
