@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts import registry
-from jaxtts.audio.spec import MelSpec, require_same
+from jaxtts.audio.spec import MelSpec, differing
 from jaxtts.config import from_dict, to_dict
 from jaxtts.nn.functional import Tree, nested
 from jaxtts.recipe import Recipe
@@ -77,7 +77,11 @@ def taught(recipe: Recipe, path: Path | None) -> tuple[Recipe, Tree | None]:
     kind = type(ours).__module__.split(".")[2]
     if part.model != kind:
         raise ValueError(f"--teacher {path} is a {part.model}; a {recipe.name} learns from a {kind}")
-    require_same(recipe.data.mel, part.mel)
+    if fields := differing(part.mel, recipe.data.mel):
+        raise ValueError(
+            f"--teacher {path} reads {part.mel.name!r} frames and the recipe makes {recipe.data.mel.name!r} frames"
+            f" ({fields}): give the recipe the teacher's mel spec"
+        )
     theirs = from_dict(type(ours), part.config)
     return replace(recipe, model=replace(recipe.model, teacher=theirs)), nested(dict(part.tensors))
 

@@ -256,15 +256,18 @@ def compatible(a: MelSpec, b: MelSpec) -> bool:
     return not _differences(a, b)
 
 
+def differing(a: MelSpec, b: MelSpec) -> str:
+    """The fields that keep frames of `a` from being read as frames of `b`, with both values; empty if none does."""
+    return ", ".join(f"{field} {_brief(x)} against {_brief(y)}" for field, (x, y) in _differences(a, b).items())
+
+
 def require_same(acoustic: MelSpec, vocoder: MelSpec) -> None:
     """Refuses a vocoder that was trained on other frames than the acoustic model makes.
 
     Raises:
         ValueError: naming both specs and each field that differs.
     """
-    differences = _differences(acoustic, vocoder)
-    if differences:
-        fields = ", ".join(f"{field} {_brief(a)} against {_brief(b)}" for field, (a, b) in differences.items())
+    if fields := differing(acoustic, vocoder):
         raise ValueError(
             f"the acoustic model makes {acoustic.name!r} frames and the vocoder reads {vocoder.name!r} frames"
             f" ({fields}); choose a vocoder trained on {acoustic.name!r}"

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxtts.models import vocos
+from jaxtts.models import parallel_wavenet, vocos, wavenet
 from jaxtts.nn.functional import named, nested, split
-from jaxtts.recipe import load
-from jaxtts.start import about, read_source, taken
+from jaxtts.recipe import DataConfig, Recipe, load
+from jaxtts.start import about, read_source, taken, taught
 from jaxtts.train.checkpoint import export as export_model
+from jaxtts.train.optim import OptimConfig
 
 VOICE = Path(__file__).parents[2] / "jaxtts" / "voices" / "rms"
 
@@ -31,10 +32,11 @@ def test_a_voice_is_taken_over_whole_or_in_part(tmp_path):
     assert about(VOICE, "vocos")["model"] == "vocos"
 
 
-def export(folder):
-    config = vocos.Config.tiny()
-    params = named(split(vocos.Model(config, rngs=nnx.Rngs(0)))[1])
-    export_model(folder, nested(params), config, {"model": "vocos", "mel": config.mel.to_dict()})
+def export(folder, module=vocos, **changes):
+    config = dataclasses.replace(module.Config.tiny(), **changes)
+    params = named(split(module.Model(config, rngs=nnx.Rngs(0)))[1])
+    name = module.__name__.split(".")[-1]
+    export_model(folder, nested(params), config, {"model": name, "mel": config.mel.to_dict()})
     return config, params
 
 
@@ -58,3 +60,32 @@ def test_what_cannot_be_taken_is_one_sentence(tmp_path):
     export(tmp_path)
     with pytest.raises(ValueError, match="--take text: .* does not say what its symbols are"):
         taken(load("vocos_ljspeech"), ("text",), tmp_path, tmp_path)
+
+
+def student():
+    config = parallel_wavenet.Config.tiny()
+    return Recipe("parallel_wavenet", config, OptimConfig(), DataConfig(config.mel))
+
+
+def test_a_student_takes_its_teacher_as_it_was_trained(tmp_path):
+    config, params = export(tmp_path, wavenet, channels=6, preemphasis=0.9, weight_norm=False)
+    recipe, teacher = taught(student(), tmp_path)
+    assert recipe.model.teacher == config and recipe.model.channels == student().model.channels
+    assert {name: np.shape(x) for name, x in named(teacher).items()} == {name: x.shape for name, x in params.items()}
+    for name, x in named(teacher).items():
+        np.testing.assert_array_equal(x, params[name])
+    alone = load("vocos_ljspeech")
+    assert taught(alone, None) == (alone, None)
+
+
+def test_what_cannot_teach_is_one_sentence(tmp_path):
+    export(tmp_path / "vocos")
+    export(tmp_path / "other", wavenet, mel=wavenet.Config.tiny().mel.replace(name="other", sample_rate=16000))
+    with pytest.raises(ValueError, match="learns from a trained model: give its folder by --teacher"):
+        taught(student(), None)
+    with pytest.raises(ValueError, match="a vocos learns from recordings alone"):
+        taught(load("vocos_ljspeech"), tmp_path / "vocos")
+    with pytest.raises(ValueError, match="vocos is a vocos; a parallel_wavenet learns from a wavenet"):
+        taught(student(), tmp_path / "vocos")
+    with pytest.raises(ValueError, match="'other' frames .* 'tiny' frames .sample_rate 16000 against 8000.*mel spec"):
+        taught(student(), tmp_path / "other")
