@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""A variational autoencoder of mel frames whose posterior is an inverse autoregressive flow (arXiv 1606.04934).
+"""What an inverse autoregressive flow gives a variational autoencoder (arXiv 1606.04934), where the truth is known.
 
-    python tools/iaf_vae.py CORPUS [--flows 0 1 2 4] [--steps 3000]
+    python tools/iaf_vae.py [--flows 0 1 2] [--steps 4000]
 
-Frames of the corpus (wavs/*.wav) are standardised; an encoder gives each a Gaussian posterior of 16 dimensions and a
-context, `--flows` steps of `nn.flow.InverseAutoregressive` bend it, the order of the dimensions turned around between
-steps, and a decoder gives each bin a Gaussian. For each number of flows the bound on the log-likelihood of frames that
-were not trained on is printed, in nats a frame, and with 100 samples of the posterior a tighter one (arXiv 1509.00519).
+Data are made by a linear decoder from 16 latent dimensions: so their likelihood is known, and the best bound that a
+diagonal Gaussian posterior can reach. An encoder gives each item such a posterior and a context, `--flows` steps of
+`nn.flow.InverseAutoregressive` bend it, the order of the dimensions turned around between steps. For each number of
+flows the bound on fresh data is printed beside both, in nats an item. The defaults take four minutes on a core and give
+
+    likelihood -40.525, best bound of a diagonal posterior -47.215
+    0 flows: -47.686
+    1 flow:  -43.073
+    2 flows: -42.384
 """
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,20 +24,17 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxtts.audio import io
-from jaxtts.audio.features import mel_spectrogram_np
-from jaxtts.audio.spec import mel_spec
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.flow import InverseAutoregressive
 from jaxtts.nn.functional import merge, split
 from jaxtts.nn.wavenet import WaveNet
 
-LATENT, CONTEXT, HIDDEN, SAMPLES = 16, 16, 128, 100
+LATENT, CONTEXT, HIDDEN, BINS, NOISE = 16, 16, 128, 24, 0.5
 LOG_2PI = float(np.log(2 * np.pi))
 
 
 class Reads(nnx.Module):
-    """What a flow asks of the dimensions before one: a causal stack over them, told the frame's context."""
+    """What a flow asks of the dimensions before one: a causal stack over them, told the item's context."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.first = Conv1d(1, 24, rngs=rngs)
@@ -45,93 +46,79 @@ class Reads(nnx.Module):
         return self.last(jax.nn.relu(self.stack(self.first(z), cond=cond)))
 
 
-class Autoencoder(nnx.Module):
-    """Encoder, flows, decoder."""
+class Posterior(nnx.Module):
+    """Encoder and flows."""
 
-    def __init__(self, bins: int, flows: int, *, rngs: nnx.Rngs):
-        def dense(inputs: int, outputs: int) -> list[Conv1d]:
-            return [
-                Conv1d(inputs, HIDDEN, rngs=rngs),
-                Conv1d(HIDDEN, HIDDEN, rngs=rngs),
-                Conv1d(HIDDEN, outputs, rngs=rngs),
-            ]
-
-        self.encoder = nnx.List(dense(bins, 2 * LATENT + CONTEXT))
+    def __init__(self, flows: int, *, rngs: nnx.Rngs):
+        self.encoder = nnx.List([Conv1d(BINS, HIDDEN, rngs=rngs), Conv1d(HIDDEN, 2 * LATENT + CONTEXT, rngs=rngs)])
         self.flows = nnx.List([InverseAutoregressive(Reads(rngs)) for _ in range(flows)])
-        self.decoder = nnx.List(dense(LATENT, 2 * bins))
 
-    def __call__(self, x: jax.Array, noise: jax.Array) -> jax.Array:
-        """Frames [B, M], standard normal [B, LATENT] -> log p(x, z) - log q(z | x) [B], whose mean is the bound."""
-        mean, log_scale, context = jnp.split(_run(self.encoder, x), [LATENT, 2 * LATENT], axis=-1)
+    def __call__(self, x: jax.Array, noise: jax.Array, decoder: np.ndarray) -> jax.Array:
+        """Data [B, M], standard normal [B, LATENT] -> log p(x, z) - log q(z | x) [B], whose mean is the bound."""
+        first, second = self.encoder
+        told = second(jax.nn.elu(first(x[:, None])))[:, 0]
+        mean, log_scale, context = jnp.split(told, [LATENT, 2 * LATENT], axis=-1)
         z = mean + jnp.exp(log_scale) * noise
-        log_q = -0.5 * noise**2 - log_scale - 0.5 * LOG_2PI  # [B, LATENT]
+        log_q = jnp.sum(log_density(noise) - log_scale, axis=-1)
         for flow in self.flows:
             z = z[:, ::-1, None]
             shift, log = flow.affine(z, context[:, None])
-            z, log_q = (shift + jnp.exp(log) * z)[..., 0], log_q[:, ::-1] - log[..., 0]
-        told, width = jnp.split(_run(self.decoder, z), 2, axis=-1)
-        width = jnp.maximum(width, -5.0)
-        log_p = jnp.sum(-0.5 * ((x - told) * jnp.exp(-width)) ** 2 - width - 0.5 * LOG_2PI, axis=-1)
-        prior = jnp.sum(-0.5 * z**2 - 0.5 * LOG_2PI, axis=-1)
-        return log_p + prior - jnp.sum(log_q, axis=-1)
+            z, log_q = (shift + jnp.exp(log) * z)[..., 0], log_q - jnp.sum(log, axis=(1, 2))
+        log_p = jnp.sum(log_density((x - z @ decoder) / NOISE) - np.log(NOISE), axis=-1)
+        return log_p + jnp.sum(log_density(z), axis=-1) - log_q
 
 
-def _run(layers: Any, x: jax.Array) -> jax.Array:
-    x = x[:, None]
-    for i, layer in enumerate(layers):
-        x = layer(x if i == 0 else jax.nn.elu(x))
-    return x[:, 0]
+def log_density(x: jax.Array) -> jax.Array:
+    """Of a standard normal."""
+    return -0.5 * x**2 - 0.5 * LOG_2PI
 
 
-def train(frames: np.ndarray, unseen: np.ndarray, flows: int, steps: int, seed: int) -> tuple[float, float]:
-    """The bounds on unseen frames [N, M] with one sample of the posterior and with SAMPLES, nats a frame."""
-    graph, params, _ = split(Autoencoder(frames.shape[1], flows, rngs=nnx.Rngs(seed)))
+def limits(decoder: np.ndarray) -> tuple[float, float]:
+    """The mean likelihood of data, and the best bound of a diagonal posterior: less half the sum of the logarithms of
+    the true posterior's precisions (its matrix's diagonal), plus half the logarithm of that matrix's determinant."""
+    covariance = decoder.T @ decoder + NOISE**2 * np.eye(BINS)
+    likelihood = -0.5 * (BINS * (LOG_2PI + 1) + np.linalg.slogdet(covariance)[1])
+    precision = np.eye(LATENT) + decoder @ decoder.T / NOISE**2
+    return likelihood, likelihood - 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+
+
+def train(decoder: np.ndarray, flows: int, steps: int, seed: int) -> float:
+    """The bound on 20,000 fresh items, nats an item."""
+    graph, params, _ = split(Posterior(flows, rngs=nnx.Rngs(seed)))
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, state: Any, x: jax.Array, key: jax.Array) -> Any:
-        def loss(params: Any) -> jax.Array:
-            return -jnp.mean(merge(graph, params)(x, jax.random.normal(key, (len(x), LATENT))))
+    def bound(params: Any, key: jax.Array, batch: int) -> jax.Array:
+        latent, error, drawn = jax.random.split(key, 3)
+        x = jax.random.normal(latent, (batch, LATENT)) @ decoder + NOISE * jax.random.normal(error, (batch, BINS))
+        return jnp.mean(merge(graph, params)(x, jax.random.normal(drawn, (batch, LATENT)), decoder))
 
-        grads = jax.grad(loss)(params)
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, state: Any, key: jax.Array) -> Any:
+        grads = jax.grad(lambda params: -bound(params, key, 256))(params)
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state
 
-    @jax.jit
-    def weights(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
-        return merge(graph, params)(x, jax.random.normal(key, (len(x), LATENT)))
-
-    rng, state = np.random.default_rng(seed), optimizer.init(params)
-    for i in range(steps):
-        params, state = step(params, state, frames[rng.integers(len(frames), size=256)], jax.random.key(i))
-    found = np.stack([weights(params, unseen, jax.random.key(steps + i)) for i in range(SAMPLES)])  # [SAMPLES, N]
-    tighter = jax.nn.logsumexp(found, axis=0) - np.log(SAMPLES)
-    return float(found.mean()), float(np.mean(tighter))
+    state, keys = optimizer.init(params), jax.random.split(jax.random.key(seed), steps + 1)
+    for key in keys[1:]:
+        params, state = step(params, state, key)
+    return float(jax.jit(partial(bound, batch=20_000))(params, keys[0]))
 
 
 def main() -> None:
-    """Reads the frames and trains each."""
+    """Makes the decoder and trains each posterior."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--flows", type=int, nargs="+", default=[0, 1, 2, 4])
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--utterances", type=int, default=200)
+    parser.add_argument("--flows", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    spec = mel_spec("hifigan")
-    paths = sorted((args.corpus / "wavs").glob("*.wav"))[: args.utterances]
-    if len(paths) < 10:
-        parser.error(f"{args.corpus} has {len(paths)} recordings in wavs/: give at least 10")
-    mels = [mel_spectrogram_np(io.load(path, spec.sample_rate)[0], spec) for path in paths]
-    held_out = len(mels) // 10
-    frames, unseen = np.concatenate(mels[held_out:]), np.concatenate(mels[:held_out])
-    mean, deviation = frames.mean(axis=0), frames.std(axis=0)
-    frames, unseen = ((x - mean) / deviation for x in (frames, unseen))
-    print(f"{len(frames)} frames to train on, {len(unseen)} unseen, {args.steps} steps of 256 each")
-    print(f"{'flows':>5} {'bound':>9} {f'of {SAMPLES}':>9}   nats a frame of {spec.num_bins} standardised bins")
+    decoder = 0.5 * np.random.default_rng(args.seed).standard_normal((LATENT, BINS)).astype(np.float32)
+    decoder[1:] += 0.8 * decoder[:-1]  # neighbouring dimensions look alike: the true posterior is far from diagonal
+    likelihood, diagonal = limits(decoder)
+    print(f"likelihood {likelihood:.3f}, best bound of a diagonal posterior {diagonal:.3f}")
     for flows in args.flows:
-        bound, tighter = train(frames, unseen, flows, args.steps, args.seed)
-        print(f"{flows:5} {bound:9.3f} {tighter:9.3f}", flush=True)
+        print(
+            f"{flows} flow{'s:' if flows != 1 else ': '} {train(decoder, flows, args.steps, args.seed):.3f}", flush=True
+        )
 
 
 if __name__ == "__main__":
