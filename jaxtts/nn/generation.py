@@ -125,14 +125,17 @@ def generate(
         width: P, which tells how many places are prepared at a time.
     """
 
-    def one(state: Any, inputs: Any) -> Any:
-        (carry, before), (place, prepared) = state, inputs
-        carry, params = step(carry, before, prepared)
-        value = sample(params, place)
-        return (carry, value), value
-
     def some(state: Any, places: jax.Array, cond: jax.Array) -> Any:
-        return jax.lax.scan(one, state, (places, prepare(cond)))
+        prepared = prepare(cond)
+
+        def one(state: Any, number: jax.Array) -> Any:  # XLA vectorises no loop that looks up itself what is prepared
+            carry, before, now = state
+            carry, params = step(carry, before, now)
+            value = sample(params, places[0] + number)
+            return (carry, value, jax.lax.dynamic_index_in_dim(prepared, number + 1, 0, False)), value
+
+        (carry, before, _), values = jax.lax.scan(one, (*state, prepared[0]), jnp.arange(len(places)))
+        return (carry, before), values
 
     return in_chunks(some, (carry, start), cond, 4 * width, CHUNK_BYTES)
 

@@ -193,15 +193,16 @@ class WaveNet(nnx.Module):
 
         A queue's row is written before the rows that the next step will need are read: read first, XLA would copy the
         whole queue in each step. A layer's input is read from its taps: else XLA would compute it wherever it is used,
-        from the inputs of all layers before. A sigmoid is half a tanh, so that both are one loop over one array.
+        from the inputs of all layers before. A sigmoid is half a tanh, so that both are one loop over one array; their
+        product is a reduction, since XLA does not vectorise a loop that reads slices of it.
         """
         place, queues, past = carry
-        n, values, halves = len(self.gates), [], jnp.array([[1.0], [0.5]])
+        n, values, half = len(self.gates), [], jnp.array([[1.0], [0.5]])
         for i, (told, kernel, d) in enumerate(zip(jnp.split(prepared, n, axis=-1), weights.gates, self.dilations)):
             taps = jnp.concatenate([past[i], x], axis=-1)
             x = taps.reshape(len(x), -1, self.channels)[:, -1]
-            y = jnp.tanh((taps @ kernel + told).reshape(len(x), 2, -1) * halves)
-            values.append(y[:, 0] * (0.5 + 0.5 * y[:, 1]))
+            y = half * jnp.tanh(half * (taps @ kernel + told).reshape(len(x), 2, -1)) + (1.0 - half)
+            values.append(jnp.prod(y, axis=1))
             span = queues[i].shape[0]
             queue = jax.lax.dynamic_update_index_in_dim(queues[i], x, place % span, 0)
             reads = [
