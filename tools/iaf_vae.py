@@ -4,9 +4,10 @@
     python tools/iaf_vae.py [--flows 0 1 2] [--steps 4000]
 
 Data are made by a linear decoder from 16 latent dimensions: so their likelihood is known, and the best bound that a
-diagonal Gaussian posterior can reach. An encoder gives each item such a posterior and a context, `--flows` steps of
-`nn.flow.InverseAutoregressive` bend it, the order of the dimensions turned around between steps. For each number of
-flows the bound on fresh data is printed beside both, in nats an item. The defaults take four minutes on a core and give
+diagonal Gaussian posterior can reach. That decoder is given: trained is the half that the flow is about, the encoder,
+which gives each item such a posterior and a context, and `--flows` steps of `nn.flow.InverseAutoregressive` that bend
+it, the order of the dimensions turned around between steps. For each number of flows the bound on fresh data is printed
+beside both, in nats an item. The defaults take four minutes on a core and give
 
     likelihood -40.525, best bound of a diagonal posterior -47.215
     0 flows: -47.686
