@@ -16,9 +16,7 @@ from jaxtts.train.optim import OptimConfig
 def get_config() -> Recipe:
     """The recipe."""
     steps = 5000
-    spec = mel_spec("hifigan").replace(
-        name="hifigan_16k", sample_rate=16000, n_fft=1024, hop_length=200, win_length=800, fmax=8000.0
-    )
+    spec = mel_spec("hifigan_16khz")
     return Recipe(
         name="parallel_wavenet",
         model=Config(

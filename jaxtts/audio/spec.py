@@ -7,7 +7,8 @@ JSON, and `require_same` compares the two ends of a pipeline. This module needs 
 Sources, by name: hifigan, vits (jik876/hifi-gan, jaywalnut310/vits); tacotron (keithito/tacotron); tacotron2, waveglow
 (NVIDIA `TacotronSTFT`); tacotron2_paper (arXiv 1712.05884, section 2.1); rtvc, wavernn, ge2e
 (CorentinJ/Real-Time-Voice-Cloning, Resemblyzer); wavernn_lj (fatchord/WaveRNN); wavegrad (arXiv 2009.00713, section 4),
-wavegrad_lmnt (lmnt-com/wavegrad, torchaudio's filters); bigvgan_* (NVIDIA/BigVGAN).
+wavegrad_lmnt (lmnt-com/wavegrad, torchaudio's filters); bigvgan_* (NVIDIA/BigVGAN). Our own: hifigan_16khz (hifigan at
+16 kHz, in frames of 12.5 ms).
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ def _table() -> dict[str, MelSpec]:
         MelSpec("ge2e", 16000, 400, 160, 400, 40, power=2, padding="center", pad_mode="constant", log=None),
         hifigan.replace(name="bigvgan_24khz_100band", sample_rate=24000, num_mels=100, fmax=12000.0),
         hifigan.replace(name="bigvgan_22khz_80band"),
+        hifigan.replace(name="hifigan_16khz", sample_rate=16000, hop_length=200, win_length=800),
     )  # fmt: skip
     return {spec.name: spec for spec in specs}
 

@@ -22,6 +22,7 @@ def test_named_specs_state_the_published_parameters():
     assert numbers("ge2e") == (16000, 400, 160, 400, 40, 0, 8000)
     assert numbers("bigvgan_24khz_100band") == (24000, 1024, 256, 1024, 100, 0, 12000)
     assert numbers("bigvgan_22khz_80band") == (22050, 1024, 256, 1024, 80, 0, 8000)
+    assert numbers("hifigan_16khz") == (16000, 1024, 200, 800, 80, 0, 8000)
     assert all(name == spec.name for name, spec in MEL_SPECS.items())
 
 
