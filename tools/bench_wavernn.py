@@ -1,5 +1,6 @@
 # type: ignore  # torch is not installed where types are checked, and its modules have few
-"""The rows of bench.py about WaveRNN (mixture of logistics, 4.2 M parameters): one stream, and an utterance in folds.
+"""The rows of bench.py about WaveRNN (mixture of logistics, 4.2 M parameters): one stream, and an utterance in folds;
+and, without a peer, the paper's own of 896 units.
 
 The peer is written for this comparison: what `generate` of fatchord/WaveRNN computes, in torch, one sample after the
 other without its display. Its parameters have the reference's names, so that our converter reads them, and both must
@@ -51,7 +52,31 @@ def synthesis(rounds: int) -> list[dict[str, Any]]:
 
         row = f"wavernn, {name}, peer torch"
         rows.append(bench.compare(row, "CPU s per s of audio", 1 / seconds, rounds, ours=ours, peer=peer))
-    return rows
+    return [*rows, *(dual(streams, rounds) for streams in (1, 32))]
+
+
+def dual(streams: int, rounds: int) -> dict[str, Any]:
+    """The dual softmax of 896 units, told nothing: CPU time a sample of one stream."""
+    import bench
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from jaxtts.models.wavernn_dual import Config, Model
+    from jaxtts.nn.functional import merge, split
+
+    config = Config.unconditional()
+    graph, params, rest = split(Model(config, rngs=nnx.Rngs(0)))
+    params, seeds = jax.device_put(params), jnp.arange(streams, dtype=jnp.uint32)
+    mel = np.zeros((streams, FRAMES, config.mel.num_bins), np.float32)  # of which it knows the length alone
+    infer = jax.jit(lambda params: merge(graph, params, rest).infer(mel, seeds=seeds))
+
+    def ours():
+        return jax.block_until_ready(infer(params))
+
+    samples = streams * FRAMES * config.mel.hop_length
+    name = f"wavernn_dual, 896 units, {streams} stream{'s' * (streams > 1)}, peer none"
+    return bench.compare(name, "CPU us per sample", 1e6 / samples, rounds, ours=ours)
 
 
 def check(net: Any, graph: Any, params: Any, mel: np.ndarray, fold: Any) -> None:
