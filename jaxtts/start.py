@@ -59,7 +59,7 @@ def taken(recipe: Recipe, take: Sequence[str], path: Path | None, workdir: Path)
 
 
 def taught(recipe: Recipe, path: Path | None) -> tuple[Recipe, Tree | None]:
-    """The recipe of a student with its teacher's configuration, and the teacher's parameters.
+    """The recipe of a student with its teacher's configuration and frames, and the teacher's parameters.
 
     Of a recipe without a teacher, itself and None.
 
@@ -83,7 +83,8 @@ def taught(recipe: Recipe, path: Path | None) -> tuple[Recipe, Tree | None]:
             f" ({fields}): give the recipe the teacher's mel spec"
         )
     theirs = from_dict(type(ours), part.config)
-    return replace(recipe, model=replace(recipe.model, teacher=theirs)), nested(dict(part.tensors))
+    model, data = replace(recipe.model, teacher=theirs), replace(recipe.data, mel=theirs.mel)
+    return replace(recipe, model=model, data=data), nested(dict(part.tensors))
 
 
 def checkpoint_steps(workdir: Path) -> list[Path]:

@@ -68,9 +68,11 @@ def student():
 
 
 def test_a_student_takes_its_teacher_as_it_was_trained(tmp_path):
-    config, params = export(tmp_path, wavenet, channels=6, preemphasis=0.9, weight_norm=False)
+    mel = wavenet.Config.tiny().mel.replace(name="of another name", magnitude_eps=1e-6)
+    config, params = export(tmp_path, wavenet, channels=6, preemphasis=0.9, weight_norm=False, mel=mel)
     recipe, teacher = taught(student(), tmp_path)
-    assert recipe.model.teacher == config and recipe.model.channels == student().model.channels
+    assert (recipe.model.teacher, recipe.data.mel) == (config, mel)
+    assert recipe.model.channels == student().model.channels
     assert {name: np.shape(x) for name, x in named(teacher).items()} == {name: x.shape for name, x in params.items()}
     for name, x in named(teacher).items():
         np.testing.assert_array_equal(x, params[name])
