@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,12 +43,14 @@ class Train:
     """Utterances (or cuts) in a step, over all devices together."""
     seed: Number = None
     """Of the parameters, the order of the data and each step's randomness."""
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    set: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.arg(metavar="FIELD=VALUE ..."), tyro.conf.UseAppendAction
+    ] = ()
     """Other fields of the recipe: model.*, optim.*, data.*, fsdp, keep, {log,eval,sample,save}_every."""
     start_from: Annotated[Path | None, tyro.conf.arg(aliases=("--from",), metavar="PATH")] = None
     """A new run begins with what fits of this model, and tells what does not: the WORKDIR of another run, an export, a
     voice, or a checkpoint of another toolkit. Symbols and speakers are matched by name."""
-    take: tuple[Literal["model", "mel", "text"], ...] = ()
+    take: Annotated[tuple[tuple[Literal["model", "mel", "text"], ...], ...], tyro.conf.UseAppendAction] = ()
     """With --from: what the new run has from there in place of CONFIG's: sizes of the model, mel spec, symbols."""
     teacher: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """For a student (parallel_wavenet): the WORKDIR, export or voice of the trained WaveNet that it learns from."""
@@ -209,8 +212,8 @@ def changed_recipe(args: Train) -> "Recipe":
 
     recipe = load(args.config)
     if args.take:
-        recipe = taken(recipe, args.take, args.start_from, args.workdir)
-    for change in args.set:
+        recipe = taken(recipe, tuple(chain(*args.take)), args.start_from, args.workdir)
+    for change in chain(*args.set):
         name, equals, value = change.partition("=")
         if not equals:
             raise ValueError(f"--set {change}: give FIELD=VALUE, for example data.batch_size=16")

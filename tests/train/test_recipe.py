@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tyro
 
 from jaxtts import recipe
 from jaxtts.commands.train import Train, changed_recipe
@@ -60,15 +61,18 @@ def test_a_wrong_override_names_the_field(path, value, message):
         override(glow(), path, value)
 
 
+def command_line(*args):
+    return tyro.cli(Train, args=["vocos_ljspeech", "--data", "x", "--workdir", "y", *args])
+
+
 def test_the_command_line_changes_the_recipe():
-    args = Train(
-        "vocos_ljspeech", Path("x"), Path("y"), steps=500, batch_size=4, seed=7, set=("keep=1", "model.dim=32")
-    )
-    made = changed_recipe(args)
-    assert (made.steps, made.optim.total_steps, made.data.batch_size, made.seed, made.keep) == (500, 500, 4, 7, 1)
-    assert made.model.dim == 32
+    changes = ["--set", "keep=1", "model.dim=32", "--set", "data.held_out=3"]
+    made = changed_recipe(command_line("--steps", "500", "--batch-size", "4", "--seed", "7", *changes))
+    assert (made.steps, made.optim.total_steps, made.data.batch_size, made.seed) == (500, 500, 4, 7)
+    assert (made.keep, made.model.dim, made.data.held_out) == (1, 32, 3)
     with pytest.raises(ValueError, match="FIELD=VALUE"):
-        changed_recipe(Train("vocos_ljspeech", Path("x"), Path("y"), set=("keep",)))
+        changed_recipe(command_line("--set", "keep"))
+    assert command_line("--take", "model", "mel", "--take", "text").take == (("model", "mel"), ("text",))
 
 
 def test_a_recipe_that_is_not_there(tmp_path):
