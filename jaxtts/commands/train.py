@@ -125,7 +125,7 @@ def train(args: Train) -> None:
         about: dict[str, Any] = {}
         if teacher:
             state = state._replace(rest=state.rest | {"teacher": teacher})
-            about["teacher"] = str(args.teacher)
+            about["teacher"] = {"path": str(args.teacher)}
         if args.start_from:
             source = read_source(args.start_from, recipe.name, mesh)
             state, report = adopt(state, source, recipe.name, text, speakers, dataset.mel)

@@ -210,9 +210,9 @@ class _Run:
                 say(f"the checkpoint of step {step} is damaged ({reason}); that of step {self.step} is used")
             if damaged:
                 say(f"moved the damaged ones to {self.checkpoints.set_aside(list(damaged))}")
-            begun = (
-                f" (begun with {meta['start']['source']['path']}, which is not read again)" if "start" in meta else ""
-            )
+            told = {"source": "begun with {}, which is not read again", "teacher": "taught by {}"}
+            origin = [told[name].format(about["path"]) for name, about in meta.get("start", {}).items() if name in told]
+            begun = f" ({'; '.join(origin)})" if origin else ""
             say(f"going on from step {self.step}{begun}: {describe(self.state)}")
         self.prepare()
 

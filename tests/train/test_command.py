@@ -1,16 +1,21 @@
 """`jaxtts train` from a folder of recordings to a model that another process can read."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import soundfile
+from flax import nnx
 
 from jaxtts.cli import main
 from jaxtts.commands.train import explained
+from jaxtts.models import parallel_wavenet, wavenet
+from jaxtts.nn.functional import named, split
 from jaxtts.recipe import Recipe
 from jaxtts.synth.folder import read_part
-from jaxtts.train.checkpoint import Checkpoints
+from jaxtts.train.checkpoint import Checkpoints, export
+from jaxtts.train.sharding import data_mesh
 
 RECIPE = """
 from jaxtts.models.vocos import Config
@@ -26,18 +31,35 @@ def get_config():
 """
 
 
-def test_train_and_go_on(tmp_path, capfd):
+STUDENT = """
+from jaxtts.models.parallel_wavenet import Config
+from jaxtts.recipe import DataConfig, Recipe
+from jaxtts.text import TextSpec
+from jaxtts.train.optim import OptimConfig
+
+def get_config():
+    config = Config.tiny()
+    data = DataConfig(config.mel, TextSpec("characters"), batch_size=4, segment_length=128, held_out=2)
+    return Recipe("parallel_wavenet", config, OptimConfig(), data, steps=1, log_every=1, eval_every=9, sample_every=9)
+"""
+
+
+def command_for(folder, recipe):
+    """A recipe, a corpus of eight recordings, and the command that trains in the folder `run` on it."""
     rng = np.random.default_rng(0)
-    (tmp_path / "corpus" / "wavs").mkdir(parents=True)
+    (folder / "corpus" / "wavs").mkdir(parents=True)
     names = [f"a{i}" for i in range(8)]
     for name in names:
         wave = np.sin(np.arange(4000) * rng.uniform(0.1, 0.5)) * 0.5 + rng.normal(size=4000) * 0.05
-        soundfile.write(tmp_path / "corpus" / "wavs" / f"{name}.wav", wave, 8000)
-    (tmp_path / "corpus" / "metadata.csv").write_text("".join(f"{n}|Hello there.|Hello there.\n" for n in names))
-    (tmp_path / "mine.py").write_text(RECIPE)
-    command = ["train", str(tmp_path / "mine.py"), "--data", str(tmp_path / "corpus"), "--jobs", "1"]
-    command += ["--workdir", str(tmp_path / "run")]
+        soundfile.write(folder / "corpus" / "wavs" / f"{name}.wav", wave, 8000)
+    (folder / "corpus" / "metadata.csv").write_text("".join(f"{n}|Hello there.|Hello there.\n" for n in names))
+    (folder / "mine.py").write_text(recipe)
+    command = ["train", str(folder / "mine.py"), "--data", str(folder / "corpus"), "--jobs", "1"]
+    return [*command, "--workdir", str(folder / "run")]
 
+
+def test_train_and_go_on(tmp_path, capfd):
+    command = command_for(tmp_path, RECIPE)
     assert main([*command, "--steps", "2"]) == 0
     assert main([*command, "--steps", "3", "--set", "keep=1"]) == 0
     told = capfd.readouterr().err
@@ -70,6 +92,19 @@ def test_train_and_go_on(tmp_path, capfd):
     (tmp_path / "source").rename(tmp_path / "gone")
     assert main([*tuned, "--steps", "2"]) == 0
     assert "which is not read again" in capfd.readouterr().err
+
+
+def test_a_student_goes_on(tmp_path, capfd):
+    config = dataclasses.replace(parallel_wavenet.Config.tiny().teacher, weight_norm=False)
+    params = split(wavenet.Model(config, rngs=nnx.Rngs(0)))[1]
+    export(tmp_path / "teacher", params, config, {"model": "wavenet", "mel": config.mel.to_dict()})
+    command = [*command_for(tmp_path, STUDENT), "--teacher", str(tmp_path / "teacher")]
+    assert main(command) == 0
+    teacher = Checkpoints(tmp_path / "run", read_only=True).restore(None, data_mesh())[0].rest["teacher"]
+    jax.tree.map(np.testing.assert_array_equal, named(teacher), named(params))
+    capfd.readouterr()
+    assert main([*command, "--steps", "2"]) == 0
+    assert f"going on from step 1 (taught by {tmp_path / 'teacher'})" in capfd.readouterr().err
 
 
 def test_what_the_runtime_says_is_explained():
