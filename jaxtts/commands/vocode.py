@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help="sound file, or .npy with frames [T, mels]")
     parser.add_argument("-o", "--output", "--out-path", "--output-file", required=True, metavar="OUT")
     parser.add_argument(
-        "--vocoder", metavar="VOCODER", help="voice or training folder, or griffin-lim (default: the embedded voice's)"
+        "--vocoder",
+        "--model",
+        metavar="VOCODER",
+        help="voice or training folder, or griffin-lim (default: the embedded voice's)",
     )
     parser.add_argument("--sigma", type=float, metavar="X", help="temperature of a vocoder with noise (WaveGlow)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of that noise, or of a WaveNet's draws (0)")

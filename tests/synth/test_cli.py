@@ -213,7 +213,7 @@ def test_vocode(run, runs, tmp_path):
         assert run("vocode", "in.wav", "-o", "out.wav", "--vocoder", vocoder)[0] == 0
         assert len(sound.load("out.wav")[0]) == 4000
     np.save("mel.npy", rng.standard_normal((10, 70)).astype(np.float32))  # [M, T], as others store it
-    assert run("vocode", "mel.npy", "-o", "out.wav", "--vocoder", runs / "vocos")[0] == 0
+    assert run("vocode", "mel.npy", "-o", "out.wav", "--model", runs / "vocos")[0] == 0
     assert len(sound.load("out.wav")[0]) == 70 * 16
     assert run("vocode", "in.wav", "-o", "out.wav", "--vocoder", "griffin-lim")[0] == 0
     np.save("mel.npy", np.zeros((3, 4)))
