@@ -2,7 +2,8 @@
 
     jaxtts train parallel_wavenet_voice --data corpora/rms --teacher runs/wavenet_voice --workdir runs/parallel_wavenet
 
-This recipe has not been run to its end.
+On two cores of an Intel Xeon at 2.80 GHz the 2,300 steps take half an hour and are not enough: its copies whisper, at a
+word error of 95 %. docs/autoregressive.md has their measures beside its teacher's.
 """
 
 from jaxtts.audio.spec import mel_spec
@@ -15,7 +16,7 @@ from jaxtts.train.optim import OptimConfig
 
 def get_config() -> Recipe:
     """The recipe."""
-    steps = 5000
+    steps = 2300
     spec = mel_spec("hifigan_16khz")
     return Recipe(
         name="parallel_wavenet",
@@ -26,7 +27,7 @@ def get_config() -> Recipe:
             channels=32,
             gate_channels=64,
             skip_channels=32,
-            power_weight=1.0,
+            power_weight=4.0,
         ),
         optim=OptimConfig(
             learning_rate=1e-3,
