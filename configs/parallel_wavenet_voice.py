@@ -2,8 +2,8 @@
 
     jaxtts train parallel_wavenet_voice --data corpora/rms --teacher runs/wavenet_voice --workdir runs/parallel_wavenet
 
-On two cores of an Intel Xeon at 2.80 GHz the 2,300 steps take half an hour and are not enough: its copies whisper, at a
-word error of 95 %. docs/autoregressive.md has their measures beside its teacher's.
+On two cores of an Intel Xeon at 2.80 GHz the 2,300 steps take 35 minutes (of a run that was resumed) and are not
+enough: its copies whisper, at a word error of 95 %. docs/autoregressive.md has their measures beside its teacher's.
 """
 
 from jaxtts.audio.spec import mel_spec

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.scipy.stats import norm
 
 from jaxtts.nn.conv import Conv1d
 from jaxtts.nn.flow import InverseAutoregressive
@@ -31,7 +32,6 @@ from jaxtts.nn.functional import merge, split
 from jaxtts.nn.wavenet import WaveNet
 
 LATENT, CONTEXT, HIDDEN, BINS, NOISE = 16, 16, 128, 24, 0.5
-LOG_2PI = float(np.log(2 * np.pi))
 
 
 class Reads(nnx.Module):
@@ -60,25 +60,20 @@ class Posterior(nnx.Module):
         told = second(jax.nn.elu(first(x[:, None])))[:, 0]
         mean, log_scale, context = jnp.split(told, [LATENT, 2 * LATENT], axis=-1)
         z = mean + jnp.exp(log_scale) * noise
-        log_q = jnp.sum(log_density(noise) - log_scale, axis=-1)
+        log_q = jnp.sum(norm.logpdf(noise) - log_scale, axis=-1)
         for flow in self.flows:
             z = z[:, ::-1, None]
             shift, log = flow.affine(z, context[:, None])
             z, log_q = (shift + jnp.exp(log) * z)[..., 0], log_q - jnp.sum(log, axis=(1, 2))
-        log_p = jnp.sum(log_density((x - z @ decoder) / NOISE) - np.log(NOISE), axis=-1)
-        return log_p + jnp.sum(log_density(z), axis=-1) - log_q
-
-
-def log_density(x: jax.Array) -> jax.Array:
-    """Of a standard normal."""
-    return -0.5 * x**2 - 0.5 * LOG_2PI
+        log_p = jnp.sum(norm.logpdf((x - z @ decoder) / NOISE) - np.log(NOISE), axis=-1)
+        return log_p + jnp.sum(norm.logpdf(z), axis=-1) - log_q
 
 
 def limits(decoder: np.ndarray) -> tuple[float, float]:
     """The mean likelihood of data, and the best bound of a diagonal posterior: less half the sum of the logarithms of
     the true posterior's precisions (its matrix's diagonal), plus half the logarithm of that matrix's determinant."""
     covariance = decoder.T @ decoder + NOISE**2 * np.eye(BINS)
-    likelihood = -0.5 * (BINS * (LOG_2PI + 1) + np.linalg.slogdet(covariance)[1])
+    likelihood = -0.5 * (BINS * (np.log(2 * np.pi) + 1) + np.linalg.slogdet(covariance)[1])
     precision = np.eye(LATENT) + decoder @ decoder.T / NOISE**2
     return likelihood, likelihood - 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
 
