@@ -2,19 +2,17 @@
 
 import gzip
 import hashlib
-import importlib.util
+import importlib
 import sys
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import sentences
 import soundfile
 
 from jaxtts.data import read_corpus
-
-ROOT = Path(__file__).parents[2]
 
 # speaks a tone of a tenth of a second for each letter between silences; says nothing to "Hush."
 FLITE = f"""#!{sys.executable} -SE
@@ -34,13 +32,6 @@ with wave.open(option["-o"], "wb") as file:
 """
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Done(NamedTuple):
     returncode: int
     stdout: str
@@ -56,7 +47,7 @@ def run(monkeypatch, capsys):
         if path:
             monkeypatch.setenv("PATH", str(path))
         try:
-            load(tool).main()
+            importlib.import_module(tool).main()
             code = 0
         except SystemExit as error:
             code = error.code
@@ -239,4 +230,4 @@ def test_a_missing_package_is_one_sentence(run, tmp_path):
     ],
 )  # fmt: skip
 def test_readable(sentence, kept):
-    assert load("sentences").readable(sentence, 3, 20) == kept
+    assert sentences.readable(sentence, 3, 20) == kept
