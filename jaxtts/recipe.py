@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtts import registry
-from jaxtts.audio.spec import MelSpec, mel_spec
+from jaxtts.audio.spec import MelSpec, differing, mel_spec
 from jaxtts.config import from_dict, to_dict
 from jaxtts.data import Limits
 from jaxtts.text import TextSpec
@@ -86,10 +86,14 @@ class Recipe:
             raise ValueError(f"steps={self.steps}: give at least 1")
         if self.fsdp < 1:
             raise ValueError(f"fsdp={self.fsdp}: give at least 1")
-        facts = {"num_symbols": len(self.data.text.symbols), "num_mels": self.data.mel.num_bins, "mel": self.data.mel}
+        facts = {"num_symbols": len(self.data.text.symbols), "num_mels": self.data.mel.num_bins}
         for field_name, value in facts.items():
             if getattr(self.model, field_name, value) != value:
                 raise ValueError(f"model.{field_name}={getattr(self.model, field_name)}: data has {value}")
+        mel: MelSpec = getattr(self.model, "mel", self.data.mel)
+        if mel != self.data.mel:
+            fields = differing(mel, self.data.mel) or "padding or an epsilon"
+            raise ValueError(f"the model reads {mel.name!r} frames, data has {self.data.mel.name!r} frames ({fields})")
 
     def with_steps(self, steps: int) -> "Recipe":
         """The recipe for another number of steps; schedules that ended with the run still do."""

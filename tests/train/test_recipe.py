@@ -61,6 +61,15 @@ def test_a_wrong_override_names_the_field(path, value, message):
         override(glow(), path, value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "difference"),
+    [("fmin", "50", "fmin 0.0 against 50.0"), ("padding", "center", "padding or")],
+)
+def test_a_vocoder_reads_the_frames_of_its_data(field, value, difference):
+    with pytest.raises(ValueError, match=rf"the model reads 'hifigan_16khz' frames.* \(.*{difference}"):
+        override(load("wavenet_voice"), f"data.mel.{field}", value)
+
+
 def command_line(*args):
     return tyro.cli(Train, args=["vocos_ljspeech", "--data", "x", "--workdir", "y", *args])
 
