@@ -88,8 +88,11 @@ def griffin_lim(
 
 
 def emphasized(wave: Array, coefficient: float) -> Array:
-    """y[n] = x[n] - k x[n-1] of [B, N], what lies ahead being silent."""
-    ahead = jnp.pad(wave, ((0, 0), (1, 0)))[:, :-1]
+    """y[n] = x[n] - k x[n-1] of [B, N], the first sample standing for what lies ahead of it.
+
+    Were that silent, a segment cut from a recording would begin with a click.
+    """
+    ahead = jnp.pad(wave, ((0, 0), (1, 0)), mode="edge")[:, :-1]
     return wave - coefficient * ahead
 
 

@@ -172,7 +172,7 @@ def test_preemphasis_is_undone():
         want.append(last)
     np.testing.assert_allclose(wave[0], np.clip(want, -1, 1), atol=1e-5)
     if inside:
-        np.testing.assert_allclose(emphasized(wave, 0.9), levels, atol=1e-5)
+        np.testing.assert_allclose(emphasized(wave, 0.9)[:, 1:], levels[:, 1:], atol=1e-5)
 
 
 def test_mels_of_real_time_voice_cloning_are_scaled():
