@@ -155,16 +155,22 @@ def test_training_forgets_the_silence_it_began_with():
     assert media["audio/generated"].shape == (512,) and np.isfinite(media["audio/generated"]).all()
 
 
+def emphasized_by_hand(wave):
+    ahead = np.concatenate([wave[:, :1], wave[:, :-1]], axis=1)
+    return np.float32(0.55) * (wave - np.float32(0.85) * ahead)
+
+
 def test_gain_and_preemphasis_are_modelled_and_undone():
     scaled = replace(TINY, gain=0.55, preemphasis=0.85)
-    wave = 0.4 * np.sin(np.arange(1024, dtype=np.float32).reshape(2, 512) / 7)
+    wave = 0.4 * np.cos(np.arange(1024, dtype=np.float32).reshape(2, 512) / 7)
     mel = jax.random.normal(jax.random.key(1), (2, 32, TINY.mel.num_bins))
-    by_hand = 0.55 * np.asarray(lfilter([1, -0.85], [1], wave), np.float32)
+    by_hand = emphasized_by_hand(wave)
     plain, task = wavenet.build_task(TINY), wavenet.build_task(scaled)
     state, key = plain.init(jax.random.key(0)), jax.random.key(2)
     want = plain.eval_step(state, {"wave": jnp.asarray(by_hand), "mel": mel}, key)["loss/total"]
     np.testing.assert_allclose(task.eval_step(state, {"wave": wave, "mel": mel}, key)["loss/total"], want, rtol=1e-5)
-    np.testing.assert_allclose(scaled.restored(jnp.asarray(by_hand)), wave, atol=1e-5)
+    fading = 0.85 ** np.arange(1, 513) * wave[:, :1]  # of the sample that the first one stood for
+    np.testing.assert_allclose(scaled.restored(jnp.asarray(by_hand)) + fading, wave, atol=1e-5)
     seeds = jnp.array([5, 6], jnp.uint32)
     made, raw = (built(config).infer(mel[:, :6], jnp.array([6, 4]), seeds=seeds) for config in (scaled, TINY))
     undone = np.clip(np.asarray(lfilter([1], [1, -0.85], raw)) / 0.55, -1, 1)
@@ -198,14 +204,29 @@ def test_a_student_knows_the_distribution_it_drew_from(name):
     z = jax.random.normal(jax.random.key(1), (2, 64))
     cond = model.condition(mel)
     made = model.made(z, cond)
-    np.testing.assert_allclose(made.wave, made.mean + jnp.exp(made.log_scale) * z, atol=1e-5)
-    jacobian = jax.jacobian(lambda z: model.made(z[None], cond[:1]).wave[0])(z[0])
+    np.testing.assert_array_equal(made.wave[:, 0], 0.0)
+    np.testing.assert_allclose(made.wave[:, 1:], made.mean + jnp.exp(made.log_scale) * z[:, 1:], atol=1e-5)
+    jacobian = jax.jacobian(lambda z: model.made(z[None], cond[:1]).wave[0, 1:])(z[0])[:, 1:]
     np.testing.assert_allclose(np.triu(jacobian, 1), 0.0, atol=1e-6)
     np.testing.assert_allclose(np.diag(jacobian), jnp.exp(made.log_scale[0]), rtol=1e-4)
-    x = made.wave[..., None]
+    silent = z.at[:, 0].set(0.0)
+    x = model.made(silent, cond).wave[..., None]
     for flow in reversed(model.flows):
         x, log_det = flow.forward(x, None, cond)
-    np.testing.assert_allclose(x[..., 0], z, atol=1e-4)
+    np.testing.assert_allclose(x[..., 0], silent, atol=1e-4)
+
+
+def test_a_students_losses_are_weighed_and_its_spectrum_is_compared_where_asked():
+    plain = replace(STUDENTS["gaussian"], power_weight=0.5)
+    config = replace(plain, stft_weight=3.0, log_scale_min=-9.0)
+    batch = {"wave": 0.1 * jax.random.normal(jax.random.key(0), (2, 4096))}
+    first, second = (parallel_wavenet.build_task(c) for c in (plain, config))
+    state, key = first.init(jax.random.key(0), batch), jax.random.key(1)
+    before, after = (task.eval_step(state, batch, key) for task in (first, second))
+    assert "loss/stft" not in before
+    np.testing.assert_allclose(after["loss/scales"], before["loss/scales"], rtol=1e-5)
+    want = after["loss/divergence"] + 4 * after["loss/scales"] + 0.5 * after["loss/power"] + 3 * after["loss/stft"]
+    np.testing.assert_allclose(after["loss/total"], want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -231,7 +252,7 @@ def test_the_divergence_of_equals_is_zero_and_of_others_is_not():
     teacher = replace(TINY, output=Output("logistic", 65536, num_mixtures=1))
     config = replace(STUDENTS["logistic"], teacher=teacher, draws=64)
     mean, log_scale = 0.2 * jnp.ones((1, 2000)), -3.0 * jnp.ones((1, 2000))
-    made = Sampled(mean, mean, log_scale)
+    made = Sampled(jnp.zeros((1, 2001)), mean, log_scale)
     told = jnp.stack([jnp.zeros_like(mean), mean, log_scale], axis=-1)
     same = divergence(made, told, config, jax.random.key(0))
     np.testing.assert_allclose(same, 0.0, atol=0.02)
@@ -257,8 +278,8 @@ def test_a_student_makes_what_its_teacher_models_and_undoes_gain_and_preemphasis
     undone = np.clip(lfilter([1], [1, -0.85], raw) / 0.55, -1, 1)
     np.testing.assert_allclose(built(config, parallel_wavenet).infer(mel, noise=noise), undone, atol=1e-4)
     assert np.abs(undone - raw).max() > 0.01
-    wave = 0.4 * np.sin(np.arange(512, dtype=np.float32)[None] / 7)
-    by_hand = 0.55 * np.asarray(lfilter([1, -0.85], [1], wave), np.float32)
+    wave = 0.4 * np.cos(np.arange(512, dtype=np.float32)[None] / 7)
+    by_hand = emphasized_by_hand(wave)
     tasks = [parallel_wavenet.build_task(c) for c in (config, replace(plain, power_weight=1.0))]
     state = tasks[0].init(jax.random.key(0))
     batches = [{"wave": jnp.asarray(w), "mel": mel} for w in (wave, by_hand)]

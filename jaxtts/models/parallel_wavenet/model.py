@@ -2,8 +2,8 @@
 
 `Config()` has the paper's flows and logistic noise, `Config.clarinet()` those of ksw0306/ClariNet@df31b4c
 `wavenet_iaf.py` with Gaussian noise. The student hears what the teacher's upsampling makes of the mel and keeps a copy
-of it. Deliberate differences: channels last; the first sample stays what it was drawn as (ClariNet puts zero there
-after each flow); the paper's student without skips is one whose skips are its layers' only way out.
+of it. The first sample, which no flow can move, is silent behind each of them, as ClariNet has it. Deliberate
+differences: channels last; the paper's student without skips is one whose skips are its layers' only way out.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,9 @@ class Config:
         channels, gate_channels, skip_channels, kernel_size, first_kernel_size, cond_bias: of the flows' networks, see
             `models.wavenet.Config`.
         draws: of each sample in a step of the distillation ('logistic').
-        power_weight, contrast_weight: of the terms beside the divergence; the paper does not print the first.
+        power_weight, stft_weight, contrast_weight: of the terms beside the divergence; the paper does not print the
+            first and has not the second (the loss of Parallel WaveGAN, arXiv 1910.11480).
+        log_scale_min: the divergence of Gaussians takes no lower one for what it is, see `losses.kl.gaussian_kl`.
         sigma_infer: temperature of the noise in `infer`.
         weight_norm: False for folded weights.
         dtype: of the networks in training.
@@ -53,7 +55,9 @@ class Config:
     cond_bias: bool = False
     draws: int = 4
     power_weight: float = 1.0
+    stft_weight: float = 0.0
     contrast_weight: float = 0.0
+    log_scale_min: float = -6.0
     sigma_infer: float = 1.0
     weight_norm: bool = True
     dtype: str = "float32"
@@ -127,7 +131,7 @@ class Sampled(NamedTuple):
     """A wave and the distribution of each of its samples after the noise before it.
 
     Attributes:
-        wave, mean, log_scale: [B, N].
+        wave: [B, N], the first sample zero; mean, log_scale: [B, N - 1], of the others.
     """
 
     wave: jax.Array
@@ -154,8 +158,9 @@ class Model(nnx.Module):
         x, mean, log_scale = z[..., None], jnp.zeros_like(z)[..., None], jnp.zeros_like(z)[..., None]
         for flow in self.flows:
             shift, log = flow.affine(x, cond)
-            x, mean, log_scale = (shift + jnp.exp(log) * x, shift + jnp.exp(log) * mean, log_scale + log)
-        return Sampled(x[..., 0], mean[..., 0], log_scale[..., 0])
+            x = (shift + jnp.exp(log) * x).at[:, 0].set(0.0)
+            mean, log_scale = shift + jnp.exp(log) * mean, log_scale + log
+        return Sampled(x[..., 0], mean[:, 1:, 0], log_scale[:, 1:, 0])
 
     def condition(self, mel: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """See `models.wavenet.Model.condition`."""

@@ -48,12 +48,7 @@ def parity(
 
         heard = expects(x)
         nll = config.teacher.output.nll(heard[:, :-1], x[:, 1:])
-        wave, mean, log_scale = z[..., None], jnp.zeros_like(z)[..., None], jnp.zeros_like(z)[..., None]
-        for flow in student.flows:
-            shift, log = flow.affine(wave, cond)
-            mean, log_scale = mean * jnp.exp(log) + shift, log_scale + log
-            wave = (shift + jnp.exp(log) * wave).at[:, 0].set(0.0)  # theirs is zero at the first place
-        mean, log_scale, wave = mean[:, 1:, 0], log_scale[:, 1:, 0], wave[..., 0]
+        wave, mean, log_scale = student.made(z, cond)
         told = expects(wave)
         out = {
             "c_up": cond.swapaxes(1, 2),

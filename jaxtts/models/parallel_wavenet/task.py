@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxtts.audio.stft import mel_spectrogram
 from jaxtts.losses.kl import gaussian_kl
-from jaxtts.losses.spectral import magnitude_mse
+from jaxtts.losses.spectral import magnitude_mse, multi_resolution_stft
 from jaxtts.models.parallel_wavenet.model import Config, Model, Sampled
 from jaxtts.models.wavenet import Model as Teacher
 from jaxtts.models.wavenet.task import shifted
@@ -56,17 +56,26 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         wave = config.teacher.modelled(batch["wave"])
         cond = jax.lax.stop_gradient(teacher.condition(mel_of(batch)))[:, : wave.shape[1]]
         made = model.made(model.latent(item_noise(key, wave.shape)), cond)
-        told = heard(teacher, made.wave, cond)
+        told = heard(teacher, made.wave, cond)[:, 1:]
         terms: Metrics = {"power": magnitude_mse(made.wave, wave, time_averaged=config.noise == "logistic")}
         if config.noise == "gaussian":
-            kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1])
+            kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1], config.log_scale_min)
             terms |= {"divergence": jnp.mean(kl), "scales": jnp.mean(scales)}
         else:
             terms["divergence"] = divergence(made, told, config, key)
         if config.contrast_weight:
-            other = heard(teacher, made.wave, jnp.roll(cond, 1, axis=0))
+            other = heard(teacher, made.wave, jnp.roll(cond, 1, axis=0))[:, 1:]
             terms["contrast"] = -divergence(made, other, config, key)
-        weights = {"divergence": 1.0, "scales": 4.0, "contrast": config.contrast_weight, "power": config.power_weight}
+        if config.stft_weight:
+            convergence, magnitude = multi_resolution_stft(made.wave, wave)
+            terms["stft"] = convergence + magnitude
+        weights = {
+            "divergence": 1.0,
+            "scales": 4.0,
+            "contrast": config.contrast_weight,
+            "power": config.power_weight,
+            "stft": config.stft_weight,
+        }
         total = jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
         return total, {"loss/total": total} | {f"loss/{name}": value for name, value in terms.items()}
 
@@ -113,7 +122,7 @@ def divergence(made: Sampled, told: jax.Array, config: Config, key: jax.Array) -
     log_scale + 2, of Gaussians log_scale + log(2 * pi * e) / 2. Both are of densities: a student has no levels, and a
     teacher's outermost levels would hold all that lies beyond them for equally likely.
     """
-    shape = (config.draws, *made.wave.shape)
+    shape = (config.draws, *made.mean.shape)
     if config.noise == "logistic":
         noise, entropy = jax.random.logistic(key, shape), 2.0
     else:
