@@ -98,6 +98,8 @@ def emphasized(wave: Array, coefficient: float) -> Array:
 
 def deemphasis(wave: Array, coefficient: float) -> Array:
     """Undoes the pre-emphasis, y[n] = x[n] + k y[n-1] along the last axis: a convolution with k^n by FFT."""
+    if not coefficient:
+        return wave
     length = wave.shape[-1]
     response = np.fft.rfft(coefficient ** np.arange(length), 2 * length).astype(np.complex64)
     return jnp.fft.irfft(jnp.fft.rfft(wave, 2 * length) * response, 2 * length)[..., :length]
@@ -108,4 +110,4 @@ def mel_to_wave(
 ) -> Array:
     """A rough voice for any spec: mel [..., T, M] -> wave [..., N]. Arguments as in `griffin_lim`."""
     wave = griffin_lim(mel_to_linear(mel, spec), spec, num_iters=num_iters, momentum=momentum, key=key)
-    return deemphasis(wave, spec.preemphasis) if spec.preemphasis else wave
+    return deemphasis(wave, spec.preemphasis)

@@ -33,6 +33,12 @@ class Fold(NamedTuple):
         """Segments of an utterance of `length` samples."""
         return max(1, -(-(length - self.overlap) // (self.target + self.overlap)))
 
+    def there(self, lengths: jax.Array, count: int) -> jax.Array:
+        """Which of `count` segments utterances of so many samples [B] have -> [B, count]; none of no samples."""
+        step = self.target + self.overlap
+        counts = jnp.maximum(lengths > 0, -(-(lengths - self.overlap) // step))
+        return jnp.arange(count) < counts[:, None]
+
     def split(self, x: jax.Array) -> jax.Array:
         """[B, N, F] -> [B * count, target + 2 * overlap, F], zeros behind the end."""
         batch, length, width = x.shape
@@ -59,10 +65,10 @@ class Fold(NamedTuple):
         fall = np.concatenate([np.ones(silent), np.sqrt(0.5 * (1 - t))]).astype(np.float32)
         step = self.target + self.overlap
         waves = waves.reshape(batch, -1, step + self.overlap)  # [B, count, L]
-        number, count = jnp.arange(waves.shape[1]), jnp.asarray(waves.shape[1])
-        if lengths is not None:
-            count = jnp.maximum(1, -(-(lengths - self.overlap) // step))[:, None]  # `count` of each
-        heard, first, last = (x[..., None] for x in (number < count, number == 0, number == count - 1))
+        number = jnp.arange(waves.shape[1])
+        there = jnp.ones(waves.shape[:2], bool) if lengths is None else self.there(lengths, waves.shape[1])
+        last = there & (number == there.sum(axis=1, keepdims=True) - 1)
+        heard, first, last = (x[..., None] for x in (there, number == 0, last))
         if fade_ends:
             first = last = False
         waves = jnp.where(heard, waves, 0.0)

@@ -202,7 +202,7 @@ def _environment(device: Any) -> str:
     flags = [os.environ.get(name, "") for name in ("XLA_FLAGS", "NPROC")]
     client = device.client
     hardware = [client.platform, client.platform_version, device.device_kind, platform.machine(), _processor()]
-    return json.dumps([sources, versions, hardware, flags, _cores()])
+    return json.dumps([sources, versions, hardware, flags, cores()])
 
 
 def _version(package: str) -> str:
@@ -212,7 +212,8 @@ def _version(package: str) -> str:
         return ""
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

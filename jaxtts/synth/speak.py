@@ -50,7 +50,8 @@ MAX_FRAMES_PER_SYMBOL = 256
 SPARE_FACTOR, SPARE_FRAMES = 3, 200  # an autoregressive sentence may last so many times as long, and so much longer
 CONVERTED = 1024  # frames of a recording that are converted at once
 CHUNK = 64  # frames that a stream gives at once, half as many at first
-STAGES = ("latent", "decode")
+STAGES = ("latent", "convert", "decode", "segments", "draw", "join")
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # segments that are drawn side by side
 WHOLE = 8192  # frames that Griffin-Lim decodes at once
 SEAM = 16  # frames on each side that it hears more, where there are more
 HELD = 20  # times the frames of a symbol: longer than any pause
@@ -112,7 +113,7 @@ class Speaker:
         self._griffin_lim = "vocoder" in files.parts and not files.vocoder
         self._whole = self.sampled or self._griffin_lim  # sentences are not cut into windows
         roles = list(files.parts)
-        self._role = {"latent": roles[0], "decode": roles[-1], "exact": roles[-1], "convert": roles[0]}  # stage -> part
+        self._role = dict.fromkeys(STAGES, roles[-1]) | {"latent": roles[0], "convert": roles[0]}  # stage -> part
         self._several = files.first.config.get("num_speakers", 1) > 1
         self.channels = files.first.config.get("latent_dim", files.first.mel.num_bins)
         self._functions: dict[Any, executables.Run] = {}
@@ -295,14 +296,34 @@ class Speaker:
                     seeds[b] = cuts[i].seed
                     if noise is not None:
                         noise[b, : len(given[i])] = cuts[i].noise[seen[i]]
-                drawn = [seeds] if self.sampled else [] if noise is None else [noise]
-                (wave,) = self._call("exact" if exact else "decode", [latents, lengths, speaker, *drawn])
+                if self.sampled and not exact:
+                    wave = self._folded(latents, lengths, seeds)
+                else:
+                    drawn = [seeds] if self.sampled else [] if noise is None else [noise]
+                    (wave,) = self._call("decode", [latents, lengths, speaker, *drawn])
                 for b, i in enumerate(group):
                     heard = wave[b, : len(given[i]) * hop]
                     if cuts[i].denoise:
                         heard = self._denoised(heard, cuts[i].denoise)
                     waves[i] = heard[(cuts[i].start - firsts[i]) * hop : (cuts[i].stop - firsts[i]) * hop]
         return [waves[i] for i in range(len(cuts))]
+
+    def _folded(self, latents: np.ndarray, lengths: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """What a vocoder that draws sample by sample makes of [B, T, M] in folds (`nn.generation.Fold`): [B, T * hop].
+
+        On a CPU each core draws its share of the segments: XLA runs such a loop on one.
+        """
+        cond, segment_seeds, there = self._call("segments", [latents, lengths, seeds])
+        wanted = np.flatnonzero(there)
+        threads = executables.cores() if jax.default_backend() == "cpu" else 1
+        size = at_least(ROWS, min(-(-len(wanted) // threads), ROWS[-1]))
+        groups = [np.resize(wanted[i : i + size], size) for i in range(0, len(wanted), size)]  # the last repeats some
+        waves = np.zeros(cond.shape[:2], np.float32)
+        with ThreadPoolExecutor(threads) as pool:
+            drawn = pool.map(lambda rows: self._call("draw", [cond[rows], segment_seeds[rows]])[0], groups)
+            for rows, wave in zip(groups, drawn):
+                waves[rows] = wave
+        return self._call("join", [waves, lengths, np.zeros(latents.shape[1], bool)])[0]
 
     @contextmanager
     def _meanwhile(self, work: Callable[[], Any]) -> Iterator[None]:
@@ -388,17 +409,20 @@ class Speaker:
         duration_noise_scale -> latent, lengths, durations. Of an autoregressive model: text, lengths, speaker, seeds,
         room [T] (for so many frames) -> latent, lengths, durations, path, attended (see `attention_check`).
         decode: latent, lengths, speaker, noise (if the vocoder reads it) or seeds (if it draws samples) -> wave.
-        exact: the same of a vocoder that draws samples, without folds.
+        segments: latent, lengths, seeds -> conditioning, seeds and presence of the segments of all rows.
+        draw: conditioning and seeds of segments -> their waves. join: these, lengths, room [T] -> wave.
         convert: spectrogram, lengths, source, target, noise -> wave.
         """
         role = self._role[stage]
         if stage == "decode" and self._griffin_lim:
             return _griffin_lim(self.files.mel)
         from jaxtts.nn import functional  # imports flax, which a warm start does without
-        from jaxtts.nn.generation import Fold
+        from jaxtts.nn.generation import Fold, segment_seeds
 
         structure, names = checked_structure(self.files.parts[role]), self._names[role]
         whole, several = role == "model", self._several
+        fold, hop = Fold(), self.files.mel.hop_length
+        quantized = {} if self._weights_dtype == "float32" else {"weights_dtype": self._weights_dtype}
 
         def run(*arrays: jax.Array) -> tuple[jax.Array, ...]:
             weights, inputs = functional.nested(dict(zip(names, arrays))), arrays[len(names) :]
@@ -420,14 +444,24 @@ class Speaker:
             if stage == "convert":
                 spectrogram, lengths, source, target, noise = inputs
                 return (model.convert(spectrogram, lengths, source=source, target=target, noise=noise),)
+            if stage == "segments":
+                latent, lengths, seeds = inputs
+                cond = fold.split(model.condition(latent, lengths))
+                count = cond.shape[0] // len(seeds)
+                drawn_by: Any = segment_seeds(seeds, count)
+                return cond, drawn_by, fold.there(lengths * hop, count).ravel()
+            if stage == "draw":
+                return (model.drawn(*inputs, **quantized),)
+            if stage == "join":
+                waves, lengths, room = inputs
+                wave = fold.join(waves, len(lengths), lengths * hop)[:, : len(room) * hop]
+                return (model.finished(wave, lengths * hop),)
             latent, lengths, speaker, *drawn = inputs
             if whole:
                 return (model.decode(latent, lengths, speaker=speaker if several else None),)
             more: dict[str, Any] = {}
             if self.sampled:
-                more = {"seeds": drawn[0], "fold": None if stage == "exact" else Fold()}
-                if self._weights_dtype != "float32":
-                    more["weights_dtype"] = self._weights_dtype
+                more = {"seeds": drawn[0], **quantized}
             elif drawn:
                 more = {"noise": drawn[0], "sigma": 1.0}  # by its temperature, see `noise`
             return (model.infer(latent, lengths, **more),)  # wave [B, T * hop]

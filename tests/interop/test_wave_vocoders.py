@@ -21,7 +21,8 @@ from jaxtts.audio.features import mel_basis, mel_spectrogram_np
 from jaxtts.models import parallel_wavegan, wavenet
 from jaxtts.models.parallel_wavegan import convert as pwg_convert
 from jaxtts.models.wavenet import convert as wavenet_convert
-from jaxtts.nn.functional import merge, rngs_for_shapes, structure
+from jaxtts.nn.functional import merge, nested, rngs_for_shapes, structure
+from jaxtts.nn.generation import Fold
 from jaxtts.synth.speak import drawn_seed
 from jaxtts.synth.vocode import Vocoder
 from jaxtts.weights.safetensors import save_safetensors
@@ -126,6 +127,16 @@ def test_wavenet_of_r9y9_sounds_as_its_model_with_gain_and_preemphasis_undone(r9
     for path in (r9y9, r9y9 / "checkpoint_step000000020_ema.pth"):
         wave = Vocoder(path).wave(mel, seed=7, exact=True)
         np.testing.assert_allclose(wave, want, atol=1e-4)
+
+
+def test_segments_drawn_apart_are_those_of_one_batch(r9y9):
+    found = interop.read(r9y9).folded()
+    model = built(wavenet, found.config, nested(dict(found.tensors)))
+    mel = np.random.default_rng(0).standard_normal((1600, 8)).astype(np.float32)
+    seeds = jnp.array([drawn_seed(7, 0, 3)], jnp.uint32)
+    want = jax.jit(lambda mel: model.infer(mel, seeds=seeds, fold=Fold())[0])(mel[None])
+    assert Fold().count(len(want)) == 3 and np.std(want) > 0.01
+    np.testing.assert_allclose(Vocoder(r9y9).wave(mel, seed=7), want, atol=1e-4)
 
 
 def test_parallel_wavegan_of_kan_bayashi_sounds_as_its_model(kan_bayashi):

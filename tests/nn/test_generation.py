@@ -52,11 +52,15 @@ def test_folding_is_the_references(length, fold):
 
 
 def test_a_short_utterance_in_a_batch_is_joined_as_alone():
-    fold, lengths = Fold(11, 6), np.array([90, 30, 5])
+    fold, lengths = Fold(11, 6), np.array([90, 30, 5, 0])
     count, each = fold.count(90), fold.target + 2 * fold.overlap
-    waves = np.random.default_rng(0).standard_normal((3, count, each)).astype(np.float32)
-    joined = fold.join(jnp.asarray(waves.reshape(-1, each)), 3, jnp.asarray(lengths))
-    for row, length in enumerate(lengths):
+    waves = np.random.default_rng(0).standard_normal((4, count, each)).astype(np.float32)
+    there = fold.there(jnp.asarray(lengths), count)
+    assert there.sum(axis=1).tolist() == [fold.count(90), fold.count(30), 1, 0]
+    waves[~np.asarray(there)] = np.nan
+    joined = fold.join(jnp.asarray(waves.reshape(-1, each)), 4, jnp.asarray(lengths))
+    assert not joined[3].any()
+    for row, length in enumerate(lengths[:3]):
         alone = fold.join(jnp.asarray(waves[row, : fold.count(int(length))]), 1)
         np.testing.assert_allclose(joined[row, :length], alone[0, :length], atol=1e-6)
 

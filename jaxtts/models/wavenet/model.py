@@ -119,8 +119,7 @@ class Config:
 
     def restored(self, wave: jax.Array) -> jax.Array:
         """The inverse of `modelled`."""
-        wave = deemphasis(wave, self.preemphasis) if self.preemphasis else wave
-        return wave / self.gain
+        return deemphasis(wave, self.preemphasis) / self.gain
 
     @classmethod
     def mulaw(cls, **changes: Any) -> "Config":
@@ -282,21 +281,23 @@ class Model(nnx.Module):
         Returns:
             [B, T * hop] in [-1, 1], zero behind the lengths.
         """
-        output, cond = self.config.output, self.condition(mel, lengths)
-        samples = None if lengths is None else lengths * self.config.mel.hop_length
 
         def drawn(cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
             who = None if speaker is None else jnp.repeat(speaker, cond.shape[0] // mel.shape[0])
-            values = self.generate(
-                cond,
-                lambda place: output.draws(seeds, place),
-                speaker=who,
-                weights_dtype=weights_dtype,
-                kernel=kernel,
-            )
-            return output.decode(values)
+            return self.drawn(cond, seeds, speaker=who, weights_dtype=weights_dtype, kernel=kernel)
 
-        return heard(self.config.restored(folded(drawn, cond, samples, seeds, fold)), samples)
+        cond = self.condition(mel, lengths)
+        samples = None if lengths is None else lengths * self.config.mel.hop_length
+        return self.finished(folded(drawn, cond, samples, seeds, fold), samples)
+
+    def drawn(self, cond: jax.Array, seeds: jax.Array | None, **more: Any) -> jax.Array:
+        """The wave [B, N] as it is modelled, of what `condition` gives; the rest as in `generate`."""
+        output = self.config.output
+        return output.decode(self.generate(cond, lambda place: output.draws(seeds, place), **more))
+
+    def finished(self, wave: jax.Array, samples: jax.Array | None) -> jax.Array:
+        """The wave [B, N] of `drawn` as it is heard, zero behind so many samples [B]."""
+        return heard(self.config.restored(wave), samples)
 
 
 class Carry(NamedTuple):

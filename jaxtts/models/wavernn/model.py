@@ -302,27 +302,16 @@ class Model(nnx.Module):
         Returns:
             [B, T * hop] in [-1, 1], zero behind the lengths.
         """
+        cond, samples = self.condition(mel, lengths), None if lengths is None else lengths * self.config.mel.hop_length
+        return self.finished(folded(self.drawn, cond, samples, seeds, fold), samples)
 
-        def drawn(cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
-            return self.sound(self.generate(cond, lambda place: self.config.output.draws(seeds, place)))
+    def drawn(self, cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
+        """The wave [B, N] as it is modelled, of what `condition` gives [B, N, F]."""
+        return self.sound(self.generate(cond, lambda place: self.config.output.draws(seeds, place)))
 
-        return spoken(drawn, self.condition(mel, lengths), lengths, seeds, fold, self.config)
-
-
-def spoken(
-    drawn: Callable[[jax.Array, jax.Array | None], jax.Array],
-    cond: jax.Array,
-    lengths: jax.Array | None,
-    seeds: jax.Array | None,
-    fold: Fold | None,
-    config: Any,
-) -> jax.Array:
-    """The wave of `drawn(cond, seeds)`: in folds if wanted, pre-emphasis undone, zero behind the lengths (frames)."""
-    samples = None if lengths is None else lengths * config.mel.hop_length
-    wave = folded(drawn, cond, samples, seeds, fold)
-    if config.preemphasis:
-        wave = deemphasis(wave, config.preemphasis)
-    return heard(wave, samples)
+    def finished(self, wave: jax.Array, samples: jax.Array | None) -> jax.Array:
+        """The wave [B, N] of `drawn` as it is heard, zero behind so many samples [B]."""
+        return heard(deemphasis(wave, self.config.preemphasis), samples)
 
 
 def surrounded(mel: jax.Array, lengths: jax.Array | None, config: Any) -> jax.Array:

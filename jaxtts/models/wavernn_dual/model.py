@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxtts.audio.griffin_lim import deemphasis
 from jaxtts.audio.spec import MelSpec, mel_spec
-from jaxtts.models.wavernn.model import Upsample, check_upsampling, dense, frames_seen, spoken, surrounded
+from jaxtts.models.wavernn.model import Upsample, check_upsampling, dense, frames_seen, surrounded
 from jaxtts.nn.conv import Conv1d, torch_uniform
 from jaxtts.nn.functional import check_dtype, remat
-from jaxtts.nn.generation import Fold, generate
+from jaxtts.nn.generation import Fold, folded, generate, heard
 from jaxtts.nn.output import Output
 from jaxtts.nn.pruning import Pruning
 from jaxtts.nn.recurrent import product
@@ -298,14 +299,20 @@ class Model(nnx.Module):
         Returns:
             [B, T * hop] in [-1, 1], zero behind the lengths.
         """
+        cond, samples = self.condition(mel, lengths), None if lengths is None else lengths * self.config.mel.hop_length
+        return self.finished(folded(self.drawn, cond, samples, seeds, fold), samples)
 
-        def drawn(cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
-            def draw(place: jax.Array) -> jax.Array | None:
-                if seeds is None:
-                    return None
-                pair = [HALF.draws(seeds, 2 * place + part) for part in (0, 1)]
-                return jnp.concatenate([x for x in pair if x is not None], axis=-1)
+    def drawn(self, cond: jax.Array, seeds: jax.Array | None) -> jax.Array:
+        """The wave [B, N] as it is modelled, of what `condition` gives [B, N, F]."""
 
-            return decode(self.generate(cond, draw))
+        def draw(place: jax.Array) -> jax.Array | None:
+            if seeds is None:
+                return None
+            pair = [HALF.draws(seeds, 2 * place + part) for part in (0, 1)]
+            return jnp.concatenate([x for x in pair if x is not None], axis=-1)
 
-        return spoken(drawn, self.condition(mel, lengths), lengths, seeds, fold, self.config)
+        return decode(self.generate(cond, draw))
+
+    def finished(self, wave: jax.Array, samples: jax.Array | None) -> jax.Array:
+        """The wave [B, N] of `drawn` as it is heard, zero behind so many samples [B]."""
+        return heard(deemphasis(wave, self.config.preemphasis), samples)
