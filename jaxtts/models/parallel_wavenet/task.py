@@ -3,8 +3,8 @@
 Matches `train_student.py` of ksw0306/ClariNet for Gaussians: the closed-form divergence, four times the squared
 distance of the log scales, the frame loss. For logistics arXiv 1711.10433 sec. 3.2: the cross-entropy of several draws
 for each sample less the entropy, the power loss of time averages (sec. 4.2) and, with a weight, the contrastive term
-(sec. 4.4: what another utterance's mel would make likely is unlikely). The paper's perceptual loss needs a phone
-classifier, which is not here.
+(sec. 4.4: what another utterance's mel would make likely is unlikely). Spectra are compared as they are heard, gain
+and pre-emphasis undone. The paper's perceptual loss needs a phone classifier, which is not here.
 """
 
 from dataclasses import replace
@@ -57,7 +57,8 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         cond = jax.lax.stop_gradient(teacher.condition(mel_of(batch)))[:, : wave.shape[1]]
         made = model.made(model.latent(item_noise(key, wave.shape)), cond)
         told = heard(teacher, made.wave, cond)[:, 1:]
-        terms: Metrics = {"power": magnitude_mse(made.wave, wave, time_averaged=config.noise == "logistic")}
+        sounds = config.teacher.restored(made.wave), config.teacher.restored(wave)
+        terms: Metrics = {"power": magnitude_mse(*sounds, time_averaged=config.noise == "logistic")}
         if config.noise == "gaussian":
             kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1], config.log_scale_min)
             terms |= {"divergence": jnp.mean(kl), "scales": jnp.mean(scales)}
@@ -67,7 +68,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
             other = heard(teacher, made.wave, jnp.roll(cond, 1, axis=0))[:, 1:]
             terms["contrast"] = -divergence(made, other, config, key)
         if config.stft_weight:
-            convergence, magnitude = multi_resolution_stft(made.wave, wave)
+            convergence, magnitude = multi_resolution_stft(*sounds)
             terms["stft"] = convergence + magnitude
         weights = {
             "divergence": 1.0,
