@@ -35,7 +35,6 @@ class Config:
         draws: of each sample in a step of the distillation ('logistic').
         power_weight, stft_weight, contrast_weight: of the terms beside the divergence; the paper does not print the
             first and has not the second (the loss of Parallel WaveGAN, arXiv 1910.11480).
-        log_scale_min: the divergence of Gaussians takes no lower one for what it is, see `losses.kl.gaussian_kl`.
         sigma_infer: temperature of the noise in `infer`.
         weight_norm: False for folded weights.
         dtype: of the networks in training.
@@ -57,7 +56,6 @@ class Config:
     power_weight: float = 1.0
     stft_weight: float = 0.0
     contrast_weight: float = 0.0
-    log_scale_min: float = -6.0
     sigma_infer: float = 1.0
     weight_norm: bool = True
     dtype: str = "float32"

@@ -60,7 +60,7 @@ def build_task(config: Config, optim: OptimConfig | None = None) -> Task:
         sounds = config.teacher.restored(made.wave), config.teacher.restored(wave)
         terms: Metrics = {"power": magnitude_mse(*sounds, time_averaged=config.noise == "logistic")}
         if config.noise == "gaussian":
-            kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1], config.log_scale_min)
+            kl, scales = gaussian_kl(made.mean, made.log_scale, told[..., 0], told[..., 1])
             terms |= {"divergence": jnp.mean(kl), "scales": jnp.mean(scales)}
         else:
             terms["divergence"] = divergence(made, told, config, key)
