@@ -92,7 +92,7 @@ class Recipe:
                 raise ValueError(f"model.{field_name}={getattr(self.model, field_name)}: data has {value}")
         mel: MelSpec = getattr(self.model, "mel", self.data.mel)
         if mel != self.data.mel:
-            fields = differing(mel, self.data.mel) or "padding or an epsilon"
+            fields = differing(mel, self.data.mel) or "name, padding or epsilon alone"
             raise ValueError(f"the model reads {mel.name!r} frames, data has {self.data.mel.name!r} frames ({fields})")
 
     def with_steps(self, steps: int) -> "Recipe":

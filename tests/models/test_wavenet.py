@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from scipy.signal import lfilter
 
-from jaxtts.losses.spectral import magnitude_mse
+from jaxtts.losses.spectral import magnitude_mse, multi_resolution_stft
 from jaxtts.models import parallel_wavegan, parallel_wavenet, wavenet
 from jaxtts.models.parallel_wavenet.model import Sampled
 from jaxtts.models.parallel_wavenet.task import divergence, heard
@@ -217,14 +217,25 @@ def test_a_student_knows_the_distribution_it_drew_from(name):
     np.testing.assert_allclose(x[..., 0], silent, atol=1e-4)
 
 
+def distilled_wave(config, state, mel, key):
+    """What the student makes in a step of its task."""
+    params = state.params["model"] | {"upsample": state.rest["teacher"]["upsample"]}
+    student = merge(split(built(config, parallel_wavenet))[0], params)
+    noise = item_noise(key, (len(mel), mel.shape[1] * config.mel.hop_length))
+    return student.made(student.latent(noise), student.condition(mel)).wave
+
+
 def test_a_students_losses_are_weighed_and_its_spectrum_is_compared_where_asked():
     plain = replace(STUDENTS["gaussian"], power_weight=0.5)
     config = replace(plain, stft_weight=3.0)
-    batch = {"wave": 0.1 * jax.random.normal(jax.random.key(0), (2, 4096))}
+    mel = jax.random.normal(jax.random.key(2), (2, 4096 // config.mel.hop_length, config.mel.num_bins))
+    batch = {"wave": 0.1 * jax.random.normal(jax.random.key(0), (2, 4096)), "mel": mel}
     first, second = (parallel_wavenet.build_task(c) for c in (plain, config))
     state, key = first.init(jax.random.key(0), batch), jax.random.key(1)
     before, after = (task.eval_step(state, batch, key) for task in (first, second))
     assert "loss/stft" not in before
+    stft = sum(multi_resolution_stft(distilled_wave(config, state, mel, key), batch["wave"]))
+    np.testing.assert_allclose(after["loss/stft"], stft, rtol=1e-4)
     np.testing.assert_allclose(after["loss/scales"], before["loss/scales"], rtol=1e-5)
     want = after["loss/divergence"] + 4 * after["loss/scales"] + 0.5 * after["loss/power"] + 3 * after["loss/stft"]
     np.testing.assert_allclose(after["loss/total"], want, rtol=1e-5)
@@ -282,9 +293,7 @@ def test_a_student_makes_what_its_teacher_models_and_undoes_gain_and_preemphasis
     wave = 0.4 * np.cos(np.arange(512, dtype=np.float32)[None] / 7)
     task, key = parallel_wavenet.build_task(config), jax.random.key(3)
     state = task.init(jax.random.key(0))
-    params = state.params["model"] | {"upsample": state.rest["teacher"]["upsample"]}
-    student = merge(split(built(config, parallel_wavenet))[0], params)
-    made = student.made(student.latent(item_noise(key, wave.shape)), student.condition(mel)).wave
+    made = distilled_wave(config, state, mel, key)
     sounds = (lfilter([1], [1, -0.85], x) / 0.55 for x in (made, emphasized_by_hand(wave)))
     want = magnitude_mse(*(jnp.asarray(x, jnp.float32) for x in sounds), time_averaged=True)
     got = task.eval_step(state, {"wave": wave, "mel": mel}, key)["loss/power"]

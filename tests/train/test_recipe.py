@@ -63,7 +63,7 @@ def test_a_wrong_override_names_the_field(path, value, message):
 
 @pytest.mark.parametrize(
     ("field", "value", "difference"),
-    [("fmin", "50", "fmin 0.0 against 50.0"), ("padding", "center", "padding or")],
+    [("fmin", "50", "fmin 0.0 against 50.0"), ("padding", "center", "padding or epsilon")],
 )
 def test_a_vocoder_reads_the_frames_of_its_data(field, value, difference):
     with pytest.raises(ValueError, match=rf"the model reads 'hifigan_16khz' frames.* \(.*{difference}"):

@@ -118,7 +118,7 @@ class Config:
         return self.gain * emphasized(wave, self.preemphasis)
 
     def restored(self, wave: jax.Array) -> jax.Array:
-        """The inverse of `modelled`."""
+        """The inverse of `modelled`, but for what lay ahead of the first sample: that is silent here."""
         return deemphasis(wave, self.preemphasis) / self.gain
 
     @classmethod
